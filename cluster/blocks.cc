@@ -1,0 +1,124 @@
+#include "cluster/blocks.h"
+
+#include <algorithm>
+
+namespace kinfs::cluster {
+
+void BlockCoordinator::put(const Asker& asker, PutBlockRequest request) {
+  ++core_.counters.blocks_put;
+  const auto id = core_.new_id();
+  const auto partition = partition_of(request.key.volume, block_partition_key(request.key));
+  const auto order = core_.layout.preference(partition);
+  Replication::Plan plan;
+  plan.id = id;
+  plan.preference.assign(order.begin(), order.end());
+  plan.owners = core_.layout.replicas();
+  plan.self_is_owner = core_.owns(partition);
+
+  const auto give_up = replication_.give_up(id, asker);
+  core_.on_save_failure(id, give_up);
+  // A copy is kept here by an owner, or by who must keep the hint.
+  const auto hint_all = [key = request.key, this](Batch& batch, const std::vector<NodeId>& owners) {
+    for (const auto owner : owners) core_.keep_hint(batch, owner, key);
+  };
+  const auto hopeless = replication_.hopeless_owners(plan.preference, plan.owners);
+  if (plan.self_is_owner || !hopeless.empty()) core_.save_block(id, request.key, request.bytes);
+  Batch batch;
+  hint_all(batch, hopeless);
+  core_.save(id, std::move(batch));
+
+  plan.body = [key = request.key, bytes = request.bytes,
+               sync = request.options.sync](std::vector<NodeId> hint_for) -> Body {
+    return WriteBlock{key, bytes, sync, std::move(hint_for)};
+  };
+  plan.keep_hints = [this, id, hint_all, give_up, key = request.key,
+                     bytes = request.bytes](const std::vector<NodeId>& owners) {
+    core_.on_save_failure(id, give_up);
+    core_.save_block(id, key, bytes);  // does nothing where it is stored already
+    Batch hints;
+    hint_all(hints, owners);
+    core_.save(id, std::move(hints));
+  };
+  plan.answer = [this, id, asker](bool degraded) { core_.answer(id, asker, BlockStored{degraded}); };
+  replication_.begin(std::move(plan));
+  if (request.options.sync) {
+    core_.after_sync(id, [this, id] { replication_.confirmed_here(id); });
+  } else {
+    replication_.confirmed_here(id);
+  }
+}
+
+void BlockCoordinator::get(const Asker& asker, const GetBlockRequest& request) {
+  ++core_.counters.blocks_got;
+  const auto id = core_.new_id();
+  if (auto here = core_.store.get_block(request.key); here) {
+    core_.answer(id, asker, BlockFound{std::move(*here)});
+    return;
+  }
+  UnderWay op{asker, request.key, {}, {}, 0, 0};
+  const auto partition = partition_of(request.key.volume, block_partition_key(request.key));
+  if (core_.owns(partition)) op.owners_without = 1;
+  // Healthy ones first, then those that are suspected: suspicion may be wrong, and a block has no other source.
+  for (const bool healthy : {false, true}) {
+    const auto order = core_.layout.preference(partition);
+    for (auto it = order.rbegin(); it != order.rend(); ++it) {
+      if (*it != core_.config.self && core_.peers.healthy(*it) == healthy) op.left.push_back(*it);
+    }
+  }
+  under_way_.emplace(id, std::move(op));
+  ask_next(id);
+}
+
+void BlockCoordinator::ask_next(std::uint64_t id) {
+  auto& op = under_way_.at(id);
+  if (op.left.empty()) {
+    const bool lost = op.owners_without >= core_.layout.replicas();
+    core_.answer(id, op.asker,
+                 lost ? Error{Errc::kCorrupt, "block " + to_hex(view_of(op.key.hash)) + " is on none of its hosts"}
+                      : Error{Errc::kUnavailable, "no host that has block " + to_hex(view_of(op.key.hash)) +
+                                                      " can be reached; see 'kinfs status'"});
+    under_way_.erase(id);
+    return;
+  }
+  op.asked = op.left.back();
+  op.left.pop_back();
+  op.deadline_ms = core_.now.mono_ms + core_.config.request_timeout_ms;
+  core_.send(id, op.asked, id, core_.config.request_timeout_ms, ReadBlock{op.key});
+}
+
+void BlockCoordinator::replied(std::uint64_t id, NodeId from, const ReadBlockReply& reply) {
+  const auto it = under_way_.find(id);
+  if (it == under_way_.end() || it->second.asked != from) return;
+  auto& op = it->second;
+  const auto partition = partition_of(op.key.volume, block_partition_key(op.key));
+  // The hash, not the replica, says that these are the bytes.
+  const bool good = reply.bytes != nullptr && sha256(*reply.bytes) == op.key.hash;
+  if (!good) {
+    if (core_.layout.owns(from, partition)) ++op.owners_without;
+    ask_next(id);
+    return;
+  }
+  core_.answer(id, op.asker, BlockFound{reply.bytes});
+  if (core_.owns(partition)) {  // read repair
+    const auto repair = core_.new_id();
+    ++core_.counters.repairs;
+    core_.save_block(repair, op.key, reply.bytes);
+  }
+  under_way_.erase(it);
+}
+
+void BlockCoordinator::refused(std::uint64_t id, NodeId from) {
+  const auto it = under_way_.find(id);
+  if (it != under_way_.end() && it->second.asked == from) ask_next(id);
+}
+
+void BlockCoordinator::tick() {
+  std::vector<std::uint64_t> late;
+  for (const auto& [id, op] : under_way_) {
+    if (op.deadline_ms <= core_.now.mono_ms) late.push_back(id);
+  }
+  std::sort(late.begin(), late.end());
+  for (const auto id : late) ask_next(id);
+}
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,38 @@
+// Blocks: immutable, named by their hash, so that any replica may serve one and nothing is ever reconciled.
+#pragma once
+
+#include <unordered_map>
+#include <vector>
+
+#include "cluster/replication.h"
+
+namespace kinfs::cluster {
+
+class BlockCoordinator {
+ public:
+  BlockCoordinator(Core& core, Replication& replication) : core_(core), replication_(replication) {}
+  void put(const Asker& asker, PutBlockRequest request);
+  void get(const Asker& asker, const GetBlockRequest& request);
+  void replied(std::uint64_t id, NodeId from, const ReadBlockReply& reply);
+  void refused(std::uint64_t id, NodeId from);
+  void tick();
+  bool has(std::uint64_t id) const { return under_way_.contains(id); }
+  std::size_t size() const { return under_way_.size(); }
+
+ private:
+  struct UnderWay {
+    Asker asker;
+    BlockKey key;
+    std::vector<NodeId> left;  // to be asked, best last
+    NodeId asked{};
+    std::int64_t deadline_ms = 0;
+    std::uint32_t owners_without = 0;  // owners that said that they do not have it
+  };
+  void ask_next(std::uint64_t id);
+
+  Core& core_;
+  Replication& replication_;
+  std::unordered_map<std::uint64_t, UnderWay> under_way_;
+};
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,100 @@
+// What the parts of a node share: its configuration, clocks, peers, counters, and the list of effects.
+// Private to the core; node.h is the way in.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <random>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "cluster/dot_source.h"
+#include "cluster/hlc_clock.h"
+#include "cluster/layout.h"
+#include "cluster/node.h"
+#include "cluster/peers.h"
+
+namespace kinfs::cluster {
+
+/// Who waits for an answer: a client of this node, or a node that forwarded a client's request.
+struct Asker {
+  bool local = true;
+  std::uint64_t client = 0;  // local: as given to Node::request
+  NodeId node{};             // else: where the ForwardReply goes
+  std::uint64_t id = 0;      //       and under which id
+  std::int64_t deadline_ms = 0;
+};
+
+class Core {
+ public:
+  Core(NodeConfig c, const Reader& s, std::uint64_t seed)
+      : config(std::move(c)), store(s), layout(1, config.members, config.quorum.n), peers(config), random(seed) {}
+
+  const NodeConfig config;
+  const Reader& store;
+  const Layout layout;
+  Peers peers;
+  DotSource dots;
+  HlcClock clock;
+  Counters counters;
+  std::mt19937_64 random;
+  Time now;
+
+  bool bug(PlantedBug b) const { return config.bug == b; }
+  bool owns(std::uint16_t partition) const { return layout.owns(config.self, partition); }
+  std::uint32_t read_quorum() const { return std::min(config.quorum.r, layout.replicas()); }
+  std::uint32_t write_quorum() const { return std::min(config.quorum.w, layout.replicas()); }
+
+  /// Unique within this start of this node; answers of an earlier start are recognised by the boot in it.
+  std::uint64_t new_id() { return ++last_id_; }
+  void begin_ids(std::uint64_t boot) { last_id_ = boot << 40; }
+
+  void save(std::uint64_t origin, Batch batch);
+  /// The stored row with what this round has saved already: one input may write one row twice, before either Save is
+  /// carried out.
+  Result<Row> row(const RowKey& key) const;
+  void save_block(std::uint64_t origin, const BlockKey& key, const SharedBytes& bytes) {
+    effects_.push_back({origin, SaveBlock{key, bytes}});
+  }
+  void send(std::uint64_t origin, NodeId to, std::uint64_t id, std::uint32_t ttl_ms, Body body);
+  void answer(std::uint64_t origin, const Asker& asker, Answer answer);
+  /// Runs `then` once everything saved so far is on disk.
+  void after_sync(std::uint64_t origin, std::function<void()> then);
+  /// Runs `then` if a Save of `origin` fails in this round.
+  void on_save_failure(std::uint64_t origin, std::function<void(const Error&)> then) {
+    failures_[origin] = std::move(then);
+  }
+  /// Adds to `batch` that `target` has not confirmed the state of `key`.
+  void keep_hint(Batch& batch, NodeId target, const RowKey& key);
+  void keep_hint(Batch& batch, NodeId target, const BlockKey& key);
+  std::uint64_t& last_hint_sequence() { return last_hint_sequence_; }
+  /// Contexts tell of dots; ours among them must be ones that we made.
+  void observe(const Row& row);
+
+  // For node.cc.
+  std::vector<Effect> take_effects() { return std::exchange(effects_, {}); }
+  void begin_round(Time time) {
+    now = time;
+    failures_.clear();
+    saved_now_.clear();
+  }
+  void synced(std::uint64_t token);
+  void save_failed(std::uint64_t origin, const Error& error);
+  bool waits_for_sync() const { return !syncs_.empty(); }
+
+ private:
+  std::vector<Effect> effects_;
+  std::map<RowKey, Row> saved_now_;
+  std::uint64_t last_id_ = 0;
+  std::uint64_t last_hint_sequence_ = 0;
+  struct PendingSync {
+    std::uint64_t origin;
+    std::function<void()> then;
+  };
+  std::unordered_map<std::uint64_t, PendingSync> syncs_;
+  std::unordered_map<std::uint64_t, std::function<void(const Error&)>> failures_;
+};
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,46 @@
+// Dots that are never used twice, whatever happens to this node.
+//
+// Counters are reserved in blocks by a record that is fsynced before the first of them is handed out. Every
+// start begins at the end of what was reserved; and a counter of ours that a peer has seen and we have not
+// made (a disk restored from a copy) moves us past it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+
+#include "cluster/node.h"
+#include "storage/store.h"
+
+namespace kinfs::cluster {
+
+class DotSource {
+ public:
+  static constexpr std::uint64_t kBlock = 4096;
+  static constexpr std::int64_t kClockAheadMs = 60'000;
+
+  /// From the record on disk, or from nothing; returns the record to be saved and synced first.
+  NodeMeta start(const std::optional<NodeMeta>& stored, const NodeConfig& config, std::int64_t wall_ms);
+  /// A record that start() or extend() returned is on disk.
+  void reserved(const NodeMeta& record) { durable_ = std::max(durable_, record.counter_reserved); }
+  /// nullopt while the reservation is not on disk yet: the caller refuses with kBusy.
+  std::optional<Dot> next();
+  /// A new record when half of the block is used, or the clock nears its reservation; nullopt else.
+  std::optional<NodeMeta> extend(Hlc clock);
+  /// Returns true, and moves on, when `counter` is one that we have never made.
+  bool observe(std::uint64_t counter);
+  /// How far back a dot that is made now vouches for this node's earlier ones on the same row, of which `last` is the
+  /// latest in the row's state here: not beyond the last start that may have lost some.
+  std::uint64_t vouches_from(std::uint64_t last) const {
+    return meta_.counter_floor == 0 ? last : std::max(last, meta_.counter_floor - 1);
+  }
+  /// For the planted bug alone.
+  void forget() { next_ = 1; }
+
+ private:
+  NodeMeta meta_;
+  std::uint64_t next_ = 0;
+  std::uint64_t durable_ = 0;
+};
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,41 @@
+// epoll, timers and a way in from other threads. One thread runs it; everything but post() and stop() belongs
+// to that thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace kinfs::cluster {
+
+class EventLoop {
+ public:
+  EventLoop();
+  ~EventLoop();
+  EventLoop(const EventLoop&) = delete;
+  EventLoop& operator=(const EventLoop&) = delete;
+
+  /// `events` as for epoll (EPOLLIN, EPOLLOUT), level-triggered. The callback may remove its own fd.
+  void add(int fd, std::uint32_t events, std::function<void(std::uint32_t)> callback);
+  void modify(int fd, std::uint32_t events);
+  void remove(int fd);
+  /// Calls `f` about every `interval_ms` until the loop ends.
+  void every(std::int64_t interval_ms, std::function<void()> f);
+  /// Called before each wait: what the callbacks of one round gathered is sent together. Returns true to ask for
+  /// another round without waiting.
+  void before_wait(std::function<bool()> f);
+  /// From any thread: runs `f` on the loop's thread.
+  void post(std::function<void()> f);
+  void run();
+  /// From any thread.
+  void stop();
+
+  static std::int64_t mono_ms();  // CLOCK_BOOTTIME
+  static std::int64_t wall_ms();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kinfs::cluster

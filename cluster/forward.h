@@ -1,0 +1,41 @@
+// Routing through any node: a put that reaches a node which owns nothing of its partition goes on to the first
+// healthy owner, and to the next one when that does not answer. Retrying is safe: a request carries its events.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <unordered_map>
+#include <vector>
+
+#include "cluster/core.h"
+
+namespace kinfs::cluster {
+
+class Forwarder {
+ public:
+  /// `coordinate` is called when no owner can be reached: then this node stands in.
+  Forwarder(Core& core, std::function<void(const Asker&, PutRequest)> coordinate)
+      : core_(core), coordinate_(std::move(coordinate)) {}
+  void put(const Asker& asker, PutRequest request);
+  void replied(std::uint64_t id, NodeId from, ForwardReply reply);
+  void refused(std::uint64_t id, NodeId from);
+  void tick();
+  bool has(std::uint64_t id) const { return under_way_.contains(id); }
+  std::size_t size() const { return under_way_.size(); }
+
+ private:
+  struct UnderWay {
+    Asker asker;
+    PutRequest request;
+    std::vector<NodeId> left;  // healthy owners to be tried, best last
+    NodeId asked{};
+    std::int64_t deadline_ms = 0;
+  };
+  void ask_next(std::uint64_t id);
+
+  Core& core_;
+  std::function<void(const Asker&, PutRequest)> coordinate_;
+  std::unordered_map<std::uint64_t, UnderWay> under_way_;
+};
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,41 @@
+// Who owns what: a pure function of the members.
+//
+// Q fixed partitions, each placed by walking the token ring clockwise from its start and taking hosts in the
+// order in which their tokens are met (DeCandia et al. 2007, section 6.2, strategy 3). Zones first: the first
+// N hosts are of different zones for as long as there are any left.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "cluster/message.h"
+
+namespace kinfs::cluster {
+
+inline constexpr std::uint32_t kTokensPerWeight = 256;
+
+class Layout {
+ public:
+  /// `replicas` is N; fewer hosts than that own everything together.
+  Layout(std::uint64_t number, const std::vector<Member>& members, std::uint32_t replicas);
+
+  LayoutId id() const { return id_; }
+  /// Every host, best first; the first replicas() of them are the owners, the others stand in for them in this
+  /// order.
+  std::span<const NodeId> preference(std::uint16_t partition) const {
+    return {order_.data() + std::size_t{partition} * hosts_, hosts_};
+  }
+  std::span<const NodeId> owners(std::uint16_t partition) const { return preference(partition).first(replicas_); }
+  bool owns(NodeId node, std::uint16_t partition) const;
+  std::uint32_t replicas() const { return replicas_; }
+  std::size_t hosts() const { return hosts_; }
+
+ private:
+  LayoutId id_;
+  std::uint32_t replicas_;
+  std::size_t hosts_;
+  std::vector<NodeId> order_;  // kPartitions rows of hosts_
+};
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,166 @@
+// What nodes say to each other and what clients ask, as plain values.
+//
+// The core, the simulator and the transports all speak these; codec.h alone turns them into bytes and back,
+// and validates while it does, so that a Message in hand is well formed: keys, values, blocks and lists are
+// within their limits.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "client/client.h"
+#include "storage/store.h"
+
+namespace kinfs::cluster {
+
+// --- What a client asks of any node. Requests are idempotent: a retry carries the same events. ---
+
+struct GetRequest {
+  VolumeId volume{};
+  Bytes partition_key;
+  Bytes sort_key;
+};
+struct ScanRequest {
+  VolumeId volume{};
+  Bytes partition_key;
+  Bytes from;
+  ScanLimit limit;
+};
+struct PutRequest {
+  VolumeId volume{};
+  Bytes partition_key;
+  std::vector<RowPut> rows;
+  PutOptions options;
+};
+struct PutBlockRequest {
+  BlockKey key;
+  SharedBytes bytes;  // a frame of its own on the wire
+  PutOptions options;
+};
+struct GetBlockRequest {
+  BlockKey key;
+};
+struct UsageRequest {};
+/// Served by the daemon around the core: status, ring, cut, heal. Answered with JSON.
+struct AdminRequest {
+  std::string command;
+  std::vector<std::string> arguments;
+};
+using Request =
+    std::variant<GetRequest, ScanRequest, PutRequest, PutBlockRequest, GetBlockRequest, UsageRequest, AdminRequest>;
+
+struct BlockStored {
+  bool degraded = false;
+};
+struct BlockFound {
+  SharedBytes bytes;  // a frame of its own on the wire
+};
+struct AdminAnswer {
+  std::string json;
+};
+using Answer = std::variant<Error, GetResult, ScanResult, PutResult, BlockStored, BlockFound, StoreUsage, AdminAnswer>;
+
+// --- What nodes say to each other. ---
+
+/// Layouts are numbered and hashed (Garage's trackers): a replica refuses a request of a layout it has dropped.
+struct LayoutId {
+  std::uint64_t number = 0;
+  std::uint64_t hash = 0;
+  bool operator==(const LayoutId&) const = default;
+};
+
+struct Ping {};
+struct Pong {};
+
+/// A member as gossip spreads it. The entry with the greater incarnation wins; only the member raises its own.
+struct Member {
+  NodeId node{};
+  std::string name;      // host name, also the writer's name in versions
+  std::string address;   // tcp://HOST:PORT
+  Bytes public_key;      // 32 bytes, CURVE
+  std::uint32_t weight = 1;
+  std::string zone;
+  std::uint64_t incarnation = 0;
+  bool operator==(const Member&) const = default;
+};
+/// Everything the sender knows of the members; merged entry by entry. `reply`: this answers a Gossip.
+struct Gossip {
+  std::vector<Member> members;
+  bool reply = false;
+};
+
+struct ReadRow {
+  RowKey key;
+};
+struct ReadRowReply {
+  Row row;
+  PartitionStat stat;
+};
+struct ReadPage {
+  VolumeId volume{};
+  Bytes partition_key;
+  Bytes from;
+  ScanLimit limit;
+};
+struct ReadPageReply {
+  RowPage page;
+  PartitionStat stat;
+};
+/// Whole states, merged by the receiver into its own, all rows or none. `hint_for`: owners that the receiver, which
+/// is none itself or stands in, must hand them to.
+struct WriteRows {
+  VolumeId volume{};
+  Bytes partition_key;
+  std::vector<std::pair<Bytes, Row>> rows;
+  bool sync = false;
+  std::vector<NodeId> hint_for;
+};
+struct WriteRowsReply {};
+struct WriteBlock {
+  BlockKey key;
+  SharedBytes bytes;
+  bool sync = false;
+  std::vector<NodeId> hint_for;
+};
+struct WriteBlockReply {};
+struct ReadBlock {
+  BlockKey key;
+};
+struct ReadBlockReply {
+  SharedBytes bytes;  // null: not here
+};
+/// A client's request, handed to a node that may coordinate it.
+struct Forward {
+  Request request;
+};
+struct ForwardReply {
+  Answer answer;
+};
+struct Refusal {
+  Error error;
+};
+
+using Body = std::variant<Ping, Pong, Gossip, ReadRow, ReadRowReply, ReadPage, ReadPageReply, WriteRows, WriteRowsReply,
+                          WriteBlock, WriteBlockReply, ReadBlock, ReadBlockReply, Forward, ForwardReply, Refusal>;
+
+struct Message {
+  NodeId from{};
+  NodeId to{};
+  std::uint64_t id = 0;       // chosen by the asker, echoed by the answer
+  LayoutId layout;            // the layout under which the asker chose its replicas
+  std::uint32_t ttl_ms = 0;   // what is left of the asker's patience at sending; the receiver drops it after
+  Hlc hlc;                    // the sender's clock
+  Body body;
+};
+
+/// What goes over a Unix socket between a client and its daemon.
+struct ClientFrame {
+  std::uint64_t id = 0;      // chosen by the client, echoed by the answer
+  std::uint32_t ttl_ms = 0;  // requests only
+  Hlc hlc;
+  std::variant<Request, Answer> body;
+};
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,261 @@
+#include "cluster/node.h"
+
+#include <utility>
+
+#include "cluster/blocks.h"
+#include "cluster/forward.h"
+#include "cluster/hints.h"
+#include "cluster/put.h"
+#include "cluster/read.h"
+#include "cluster/replica.h"
+
+namespace kinfs::cluster {
+namespace {
+template <class... F>
+struct Overloaded : F... {
+  using F::operator()...;
+};
+}  // namespace
+
+class NodeImpl {
+ public:
+  NodeImpl(NodeConfig config, const Reader& store, std::uint64_t seed)
+      : core(std::move(config), store, seed),
+        replica(core),
+        replication(core),
+        puts(core, replication),
+        reads(core),
+        blocks(core, replication),
+        hints(core),
+        forwarder(core, [this](const Asker& asker, PutRequest r) { puts.put(asker, std::move(r)); }) {}
+
+  void begin_round(Time now) { core.begin_round(now); }
+  Result<void> start();
+  void receive(Message message);
+  void request(const Asker& asker, Request request);
+  void refused(std::uint64_t id, NodeId from);
+  void tick();
+  void extend_reservation();
+  std::size_t under_way() const { return replication.size() + reads.size() + blocks.size() + forwarder.size(); }
+
+  Core core;
+  Replica replica;
+  Replication replication;
+  PutCoordinator puts;
+  ReadCoordinator reads;
+  BlockCoordinator blocks;
+  HintReplay hints;
+  Forwarder forwarder;
+};
+
+Result<void> NodeImpl::start() {
+  auto stored = core.store.meta();
+  if (!stored) return pass(std::move(stored));
+  if (*stored && (**stored).node != core.config.self) {
+    return fail(Errc::kRefused, "this data directory belongs to another node of the cluster (" +
+                                    std::to_string(static_cast<std::uint64_t>((**stored).node)) +
+                                    "); give this node its own, or its own key");
+  }
+  if (*stored && (**stored).cluster_id != core.config.cluster_id) {
+    return fail(Errc::kRefused, "this data directory belongs to another cluster (" + to_hex((**stored).cluster_id) +
+                                    "); choose an empty one");
+  }
+  if (*stored) core.clock = HlcClock((**stored).hlc_reserved);
+  const auto meta = core.dots.start(*stored, core.config, core.now.wall_ms);
+  if (core.bug(PlantedBug::kReuseDots)) core.dots.forget();
+  core.begin_ids(meta.boot);
+  core.peers.start(core.now);
+  if (auto started = hints.start(); !started) return started;
+  const auto origin = core.new_id();
+  Batch batch;
+  batch.meta = meta;
+  core.save(origin, std::move(batch));
+  core.after_sync(origin, [this, meta] { core.dots.reserved(meta); });
+  return {};
+}
+
+void NodeImpl::receive(Message message) {
+  if (message.to != core.config.self || !core.peers.is_member(message.from)) return;
+  ++core.counters.messages_in;
+  const auto from = message.from;
+  const auto id = message.id;
+  core.peers.heard(from, core.now);
+  core.clock.observe(message.hlc, core.now.wall_ms);
+  const bool chosen_by_layout = std::holds_alternative<ReadRow>(message.body) ||
+                                std::holds_alternative<ReadPage>(message.body) ||
+                                std::holds_alternative<WriteRows>(message.body);
+  if (chosen_by_layout && message.layout != core.layout.id()) {
+    ++core.counters.refused;
+    const auto origin = core.new_id();
+    core.send(origin, from, id, core.config.request_timeout_ms,
+              Refusal{Error{Errc::kRefused, "this node does not know that layout"}});
+    return;
+  }
+  const auto answered = [&] { core.peers.answered(from, core.now); };
+  std::visit(
+      Overloaded{
+          [&](Ping&) { core.send(core.new_id(), from, id, core.config.request_timeout_ms, Pong{}); },
+          [&](Pong&) { answered(); },
+          [&](Gossip& g) {
+            core.peers.merge(g.members);
+            if (g.reply) return answered();
+            core.send(core.new_id(), from, id, core.config.request_timeout_ms, Gossip{core.peers.members(), true});
+          },
+          [&](ReadRow& b) { replica.read_row(message, b); },
+          [&](ReadPage& b) { replica.read_page(message, b); },
+          [&](WriteRows& b) { replica.write_rows(message, b); },
+          [&](WriteBlock& b) { replica.write_block(message, b); },
+          [&](ReadBlock& b) { replica.read_block(message, b); },
+          [&](ReadRowReply& b) {
+            answered();
+            reads.replied(id, from, std::move(b));
+          },
+          [&](ReadPageReply& b) {
+            answered();
+            reads.replied(id, from, std::move(b));
+          },
+          [&](WriteRowsReply&) {
+            answered();
+            replication.confirmed(id, from);
+            hints.confirmed(id, from);
+          },
+          [&](WriteBlockReply&) {
+            answered();
+            replication.confirmed(id, from);
+            hints.confirmed(id, from);
+          },
+          [&](ReadBlockReply& b) {
+            answered();
+            blocks.replied(id, from, b);
+          },
+          [&](Forward& b) {
+            auto* put = std::get_if<PutRequest>(&b.request);
+            const Asker asker{false, 0, from, id, core.now.mono_ms + message.ttl_ms};
+            if (put == nullptr) return core.answer(core.new_id(), asker, Error{Errc::kUnsupported, "only puts are forwarded"});
+            puts.put(asker, std::move(*put));
+          },
+          [&](ForwardReply& b) {
+            answered();
+            forwarder.replied(id, from, std::move(b));
+          },
+          [&](Refusal&) {
+            answered();
+            refused(id, from);
+          },
+      },
+      message.body);
+}
+
+void NodeImpl::refused(std::uint64_t id, NodeId from) {
+  replication.refused(id, from);
+  reads.refused(id, from);
+  blocks.refused(id, from);
+  hints.refused(id, from);
+  forwarder.refused(id, from);
+}
+
+void NodeImpl::request(const Asker& asker, Request request) {
+  if (under_way() >= core.config.max_under_way) {
+    ++core.counters.refused;
+    core.answer(core.new_id(), asker, Error{Errc::kBusy, "too many requests are under way on this node; try again"});
+    return;
+  }
+  std::visit(
+      Overloaded{
+          [&](GetRequest& r) { reads.get(asker, std::move(r)); },
+          [&](ScanRequest& r) { reads.scan(asker, std::move(r)); },
+          [&](PutRequest& r) {
+            if (core.owns(partition_of(r.volume, r.partition_key))) return puts.put(asker, std::move(r));
+            forwarder.put(asker, std::move(r));
+          },
+          [&](PutBlockRequest& r) { blocks.put(asker, std::move(r)); },
+          [&](GetBlockRequest& r) { blocks.get(asker, r); },
+          [&](UsageRequest&) { core.answer(core.new_id(), asker, core.store.usage()); },
+          [&](AdminRequest& r) {
+            core.answer(core.new_id(), asker, Error{Errc::kUnsupported, "'" + r.command + "' is not known here"});
+          },
+      },
+      request);
+}
+
+void NodeImpl::extend_reservation() {
+  const auto meta = core.dots.extend(core.clock.last());
+  if (!meta) return;
+  const auto origin = core.new_id();
+  Batch batch;
+  batch.meta = *meta;
+  core.save(origin, std::move(batch));
+  core.after_sync(origin, [this, record = *meta] { core.dots.reserved(record); });
+}
+
+void NodeImpl::tick() {
+  core.clock.next(core.now.wall_ms);
+  for (const auto& probe : core.peers.tick(core.now, core.random)) {
+    const auto id = core.new_id();
+    Body body = Ping{};
+    if (probe.gossip) body = Gossip{core.peers.members(), false};
+    core.send(id, probe.to, id, core.config.suspect_after_ms, std::move(body));
+  }
+  replication.tick();
+  reads.tick();
+  blocks.tick();
+  forwarder.tick();
+  hints.tick();
+  extend_reservation();
+}
+
+Node::Node(NodeConfig config, const Reader& store, std::uint64_t seed)
+    : impl_(std::make_unique<NodeImpl>(std::move(config), store, seed)) {}
+Node::~Node() = default;
+
+Result<void> Node::start(Time now) {
+  impl_->begin_round(now);
+  return impl_->start();
+}
+
+void Node::receive(Message message, Time now) {
+  impl_->begin_round(now);
+  impl_->receive(std::move(message));
+}
+
+void Node::request(std::uint64_t client, Request request, std::uint32_t ttl_ms, Time now) {
+  impl_->begin_round(now);
+  impl_->request(Asker{true, client, {}, 0, now.mono_ms + ttl_ms}, std::move(request));
+}
+
+void Node::synced(std::uint64_t token, Time now) {
+  impl_->begin_round(now);
+  impl_->core.synced(token);
+}
+
+void Node::save_failed(std::uint64_t origin, const Error& error, Time now) {
+  impl_->core.now = now;
+  impl_->core.save_failed(origin, error);
+}
+
+void Node::tick(Time now) {
+  impl_->begin_round(now);
+  impl_->tick();
+}
+
+std::vector<Effect> Node::take_effects() { return impl_->core.take_effects(); }
+
+std::vector<PeerView> Node::peers() const {
+  auto view = impl_->core.peers.view();
+  for (auto& peer : view) peer.hints = impl_->hints.kept_for(peer.member.node);
+  return view;
+}
+
+const Counters& Node::counters() const { return impl_->core.counters; }
+
+std::vector<NodeId> Node::owners(std::uint16_t partition) const {
+  const auto list = impl_->core.layout.owners(partition);
+  return {list.begin(), list.end()};
+}
+
+Hlc Node::hlc() const { return impl_->core.clock.last(); }
+LayoutId Node::layout() const { return impl_->core.layout.id(); }
+
+bool Node::idle() const { return impl_->under_way() == 0 && impl_->hints.idle(); }
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,150 @@
+// One member of the ring, without I/O: messages, requests and time go in; what must be saved, sent and
+// answered comes out as values, in order.
+//
+// The runner (daemon/runner, tests/sim) calls one of the inputs, then carries out take_effects() in order,
+// before the next input. A Save is applied before anything after it is sent: that is the whole durability
+// protocol (after etcd-io/raft's Ready). The core owns no thread, clock, socket or random device; it reads
+// rows through a Reader, which must show every Save that was carried out.
+//
+// Threading: none; one thread at a time.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "cluster/message.h"
+
+namespace kinfs::cluster {
+
+/// Both clocks are the runner's. Deadlines and suspicion use mono_ms; only the hybrid clock uses wall_ms.
+struct Time {
+  std::int64_t mono_ms = 0;
+  std::int64_t wall_ms = 0;
+};
+
+/// N, R and W of Dynamo. R + W > N; never more than there are hosts.
+struct Quorum {
+  std::uint32_t n = 3;
+  std::uint32_t r = 2;
+  std::uint32_t w = 2;
+};
+
+/// Planted bugs: switches that break one mechanism each, so that tests can show that the simulator's checkers
+/// find them. Checkers and scenarios do not know of them. All off in every program but kinfs-sim.
+enum class PlantedBug : std::uint32_t {
+  kNone = 0,
+  kAckBeforeSave,          // a replica confirms a write that it does not save
+  kForgetHint,             // the stand-in confirms without keeping the hint
+  kPrefixSupersede,        // a put discards every version that its context covers, shown or not
+  kReuseDots,              // counters begin at 1 again after a crash
+  kSkipAbsentRepair,       // read repair leaves out replicas that had nothing
+  kRetryIsNewEvent,        // a retry makes a second version
+  kSyncBeforeDisk,         // a synced put is confirmed without the fsync
+  kVouchForLostDots,       // after a power cut a node's context covers its own dots that it lost
+  kVouchForUnseenEvents,   // a client's event covers its earlier ones, whether the row has seen them or not
+};
+
+struct NodeConfig {
+  NodeId self{};
+  Bytes cluster_id;               // 16 bytes
+  /// The kernel's boot id. The same as at the last start: this process died, and nothing written was lost. Another:
+  /// the tail of what was not synced may be gone.
+  Bytes machine_boot;
+  std::vector<Member> members;    // all of them, this node too: membership is static for now
+  std::vector<NodeId> seeds;      // always among gossip's candidates
+  Quorum quorum;                  // of every volume for now
+  std::uint32_t request_timeout_ms = 1000;  // how long a coordinator waits for a replica it believes healthy
+  std::uint32_t probe_interval_ms = 250;
+  std::uint32_t suspect_after_ms = 1000;    // silence, while being probed, after which a peer is suspected
+  std::uint32_t hint_interval_ms = 5;       // between two batches of hints for one peer
+  std::size_t max_under_way = 20'000;       // requests; more are refused with kBusy
+  PlantedBug bug = PlantedBug::kNone;
+};
+
+// --- Effects, to be carried out in order ---
+
+struct Save {
+  Batch batch;
+};
+struct SaveBlock {
+  BlockKey key;
+  SharedBytes bytes;
+};
+/// fsync everything saved before; then call synced(token). Several may be under way; they may be coalesced.
+struct Sync {
+  std::uint64_t token = 0;
+};
+struct Send {
+  Message message;
+};
+struct Reply {
+  std::uint64_t client = 0;  // as given to request()
+  Answer answer;
+};
+struct Effect {
+  /// Effects of one origin depend on each other: when a Save or SaveBlock fails, the runner skips the rest of
+  /// that origin in this round and calls save_failed(origin, error).
+  std::uint64_t origin = 0;
+  std::variant<Save, SaveBlock, Sync, Send, Reply> what;
+};
+
+struct PeerView {
+  Member member;
+  bool suspected = false;
+  std::int64_t last_heard_ms = -1;  // mono_ms of its last message; -1: never
+  std::uint64_t hints = 0;          // kept here for it, blocks included
+};
+
+/// Since start; held by tests against the design's table of costs.
+struct Counters {
+  std::uint64_t puts = 0, gets = 0, scans = 0, blocks_put = 0, blocks_got = 0;
+  std::uint64_t put_rows = 0;
+  std::uint64_t degraded_puts = 0, degraded_reads = 0;
+  std::uint64_t repairs = 0, hints_kept = 0, hints_delivered = 0;
+  std::uint64_t siblings_made = 0;     // puts after which the row had more than one live version
+  std::uint64_t retries_collapsed = 0;
+  std::uint64_t dropped_late = 0;      // messages and requests past their deadline
+  std::uint64_t refused = 0;
+  std::uint64_t dot_clashes = 0;
+  std::uint64_t messages_in = 0, messages_out = 0;
+};
+
+class NodeImpl;
+
+class Node {
+ public:
+  /// `seed` feeds every random choice. `store` outlives the node.
+  Node(NodeConfig config, const Reader& store, std::uint64_t seed);
+  ~Node();
+
+  /// Reads the meta record, or makes it; the first effects reserve counters and must be carried out before any
+  /// other input. kRefused when the directory belongs to another node or cluster.
+  Result<void> start(Time now);
+  void receive(Message message, Time now);
+  /// `client` comes back in the Reply. AdminRequest is not for the core (kUnsupported).
+  void request(std::uint64_t client, Request request, std::uint32_t ttl_ms, Time now);
+  void synced(std::uint64_t token, Time now);
+  void save_failed(std::uint64_t origin, const Error& error, Time now);
+  /// At least every 10 ms while anything is under way; deadlines, probes, gossip and hints run from here.
+  void tick(Time now);
+  std::vector<Effect> take_effects();
+
+  std::vector<PeerView> peers() const;
+  const Counters& counters() const;
+  /// The owners of a partition, best first.
+  std::vector<NodeId> owners(std::uint16_t partition) const;
+  Hlc hlc() const;
+  LayoutId layout() const;
+  /// Nothing under way: no request, no unconfirmed hint batch.
+  bool idle() const;
+
+ private:
+  std::unique_ptr<NodeImpl> impl_;
+};
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,101 @@
+#include "cluster/peers.h"
+
+#include <algorithm>
+
+namespace kinfs::cluster {
+namespace {
+constexpr std::int64_t kGossipIntervalMs = 1000;
+}  // namespace
+
+Peers::Peers(const NodeConfig& config)
+    : self_(config.self), probe_interval_ms_(config.probe_interval_ms), suspect_after_ms_(config.suspect_after_ms) {
+  for (const auto& m : config.members) {
+    if (m.node == self_) {
+      own_ = m;
+      continue;
+    }
+    Peer peer;
+    peer.member = m;
+    peer.seed = std::find(config.seeds.begin(), config.seeds.end(), m.node) != config.seeds.end();
+    peers_.emplace(m.node, std::move(peer));
+  }
+}
+
+void Peers::start(Time now) {
+  last_tick_ms_ = last_gossip_ms_ = now.mono_ms;
+  for (auto& [id, peer] : peers_) {
+    peer.answered_ms = now.mono_ms;
+    peer.probed_ms = now.mono_ms - probe_interval_ms_;
+  }
+}
+
+bool Peers::healthy(NodeId node) const {
+  if (node == self_) return true;
+  const auto it = peers_.find(node);
+  return it != peers_.end() && !it->second.suspected;
+}
+
+std::vector<Peers::Probe> Peers::tick(Time now, std::mt19937_64& random) {
+  std::vector<Probe> out;
+  const std::int64_t gap = now.mono_ms - last_tick_ms_;
+  last_tick_ms_ = now.mono_ms;
+  const bool stopped = gap > suspect_after_ms_ / 2;
+  for (auto& [id, peer] : peers_) {
+    if (stopped) peer.answered_ms += gap;
+    if (now.mono_ms - peer.answered_ms > suspect_after_ms_) peer.suspected = true;
+    if (now.mono_ms - peer.probed_ms < probe_interval_ms_) continue;
+    peer.probed_ms = now.mono_ms;
+    out.push_back({id, false});
+  }
+  if (now.mono_ms - last_gossip_ms_ >= kGossipIntervalMs && !peers_.empty()) {
+    last_gossip_ms_ = now.mono_ms;
+    // Suspected peers stay candidates only as seeds: that heals a split without flooding the dead.
+    std::vector<NodeId> candidates;
+    for (const auto& [id, peer] : peers_) {
+      if (!peer.suspected || peer.seed) candidates.push_back(id);
+    }
+    if (!candidates.empty()) out.push_back({candidates[random() % candidates.size()], true});
+  }
+  return out;
+}
+
+bool Peers::answered(NodeId node, Time now) {
+  const auto it = peers_.find(node);
+  if (it == peers_.end()) return false;
+  it->second.answered_ms = now.mono_ms;
+  return std::exchange(it->second.suspected, false);
+}
+
+void Peers::heard(NodeId node, Time now) {
+  const auto it = peers_.find(node);
+  if (it != peers_.end()) it->second.heard_ms = now.mono_ms;
+}
+
+std::vector<Member> Peers::members() const {
+  std::vector<Member> out{own_};
+  for (const auto& [id, peer] : peers_) out.push_back(peer.member);
+  return out;
+}
+
+void Peers::merge(const std::vector<Member>& members) {
+  for (const auto& m : members) {
+    const auto it = peers_.find(m.node);
+    // A key we do not know is no member: joining is by an operator's word, not by gossip.
+    if (it == peers_.end() || it->second.member.public_key != m.public_key) continue;
+    if (m.incarnation > it->second.member.incarnation) it->second.member = m;
+  }
+}
+
+std::vector<PeerView> Peers::view() const {
+  std::vector<PeerView> out;
+  for (const auto& [id, peer] : peers_) out.push_back({peer.member, peer.suspected, peer.heard_ms, 0});
+  return out;
+}
+
+std::vector<NodeId> Peers::ids() const {
+  std::vector<NodeId> out;
+  for (const auto& [id, peer] : peers_) out.push_back(id);
+  return out;
+}
+
+}  // namespace kinfs::cluster

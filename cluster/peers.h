@@ -1,0 +1,59 @@
+// Who is a member, and whom this node believes to be healthy.
+//
+// Membership spreads by gossip: each second with one random peer, seed nodes always among the candidates, so
+// that the ring cannot stay split (DeCandia et al. 2007, section 4.8). Suspicion is local and is about round
+// trips: a peer is healthy while it answers *our* probes, so that a cut in one direction counts as a cut. It
+// steers requests and never changes ownership.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <random>
+#include <vector>
+
+#include "cluster/node.h"
+
+namespace kinfs::cluster {
+
+class Peers {
+ public:
+  Peers(const NodeConfig& config);
+
+  void start(Time now);
+  bool healthy(NodeId node) const;
+  bool is_member(NodeId node) const { return peers_.contains(node) || node == self_; }
+
+  struct Probe {
+    NodeId to{};
+    bool gossip = false;  // else a ping
+  };
+  /// What to send now. A gap between two ticks (this process was stopped) is not held against the peers.
+  std::vector<Probe> tick(Time now, std::mt19937_64& random);
+  /// `node` answered something that we asked: returns true when it was suspected until now.
+  bool answered(NodeId node, Time now);
+  void heard(NodeId node, Time now);
+  /// Everything we know, to be sent; and what another knows, to be merged (greater incarnation wins).
+  std::vector<Member> members() const;
+  void merge(const std::vector<Member>& members);
+  std::vector<PeerView> view() const;
+  std::vector<NodeId> ids() const;
+
+ private:
+  struct Peer {
+    Member member;
+    bool seed = false;
+    bool suspected = false;
+    std::int64_t answered_ms = 0;
+    std::int64_t heard_ms = -1;
+    std::int64_t probed_ms = 0;
+  };
+  const NodeId self_;
+  const std::uint32_t probe_interval_ms_;
+  const std::uint32_t suspect_after_ms_;
+  Member own_;
+  std::map<NodeId, Peer> peers_;
+  std::int64_t last_tick_ms_ = 0;
+  std::int64_t last_gossip_ms_ = 0;
+};
+
+}  // namespace kinfs::cluster

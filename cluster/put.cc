@@ -1,0 +1,125 @@
+#include "cluster/put.h"
+
+#include <algorithm>
+#include <memory>
+#include <set>
+
+namespace kinfs::cluster {
+
+void PutCoordinator::put(const Asker& asker, PutRequest request) {
+  const auto id = core_.new_id();
+  const auto partition = partition_of(request.volume, request.partition_key);
+  const auto order = core_.layout.preference(partition);
+  Replication::Plan plan;
+  plan.id = id;
+  plan.preference.assign(order.begin(), order.end());
+  plan.owners = core_.layout.replicas();
+  plan.self_is_owner = core_.owns(partition);
+
+  // 1. Make the versions and their dots.
+  auto made = make_versions(request);
+  if (!made) {
+    ++core_.counters.refused;
+    core_.answer(id, asker, std::move(made).error());
+    return;
+  }
+  ++core_.counters.puts;
+  core_.counters.put_rows += request.rows.size();
+
+  // 2. Save them, with the hints for owners that nobody else can keep.
+  const auto rows = std::make_shared<const std::vector<std::pair<Bytes, Row>>>(std::move(made->states));
+  const auto key_of = [volume = request.volume, pk = request.partition_key](const Bytes& sort_key) {
+    return RowKey{volume, pk, sort_key};
+  };
+  const auto hint_all = [this, rows, key_of](Batch& batch, const std::vector<NodeId>& owners) {
+    for (const auto owner : owners) {
+      for (const auto& [sort_key, row] : *rows) core_.keep_hint(batch, owner, key_of(sort_key));
+    }
+  };
+  Batch batch;
+  for (auto& [sort_key, row] : made->changed) batch.rows.emplace_back(key_of(sort_key), std::move(row));
+  hint_all(batch, replication_.hopeless_owners(plan.preference, plan.owners));
+  const auto give_up = replication_.give_up(id, asker);
+  core_.on_save_failure(id, give_up);
+  core_.save(id, std::move(batch));
+
+  // 3. Send them to the other owners, in parallel.
+  plan.body = [rows, volume = request.volume, pk = request.partition_key,
+               sync = request.options.sync](std::vector<NodeId> hint_for) -> Body {
+    return WriteRows{volume, pk, *rows, sync, std::move(hint_for)};
+  };
+  plan.keep_hints = [this, id, hint_all, give_up](const std::vector<NodeId>& owners) {
+    Batch hints;
+    hint_all(hints, owners);
+    core_.on_save_failure(id, give_up);
+    core_.save(id, std::move(hints));
+  };
+  // 4. Answer after W owners have confirmed, this one among them.
+  plan.answer = [this, id, asker, result = std::move(made->result)](bool degraded) mutable {
+    if (degraded) ++core_.counters.degraded_puts;
+    result.degraded = degraded;
+    core_.answer(id, asker, std::move(result));
+  };
+  replication_.begin(std::move(plan));
+  if (request.options.sync) {
+    core_.after_sync(id, [this, id] { replication_.confirmed_here(id); });
+  } else {
+    replication_.confirmed_here(id);
+  }
+}
+
+Result<PutCoordinator::Made> PutCoordinator::make_versions(const PutRequest& request) {
+  Made made;
+  std::set<ByteView> named;
+  for (const auto& put : request.rows) {
+    if (!named.insert(put.sort_key).second) return fail(Errc::kInvalid, "a put names one row twice");
+    const RowKey key{request.volume, request.partition_key, put.sort_key};
+    auto stored = core_.row(key);
+    if (!stored) return pass(std::move(stored));
+    Row row = *stored;
+    auto result = make_row(put, row);
+    if (!result) return pass(std::move(result));
+    if (row != *stored) made.changed.emplace_back(put.sort_key, row);
+    made.states.emplace_back(put.sort_key, std::move(row));
+    made.result.rows.push_back(std::move(*result));
+  }
+  return made;
+}
+
+Result<PutRowResult> PutCoordinator::make_row(const RowPut& put, Row& row) {
+  // The base says what the writer was shown and did not mean to replace; merging it removes exactly the rest,
+  // also from replicas that never saw what was superseded.
+  Row base = put.base;
+  if (core_.bug(PlantedBug::kPrefixSupersede)) base.versions.clear();
+  row = merge(row, base);
+  core_.observe(row);
+  PutRowResult result;
+  for (std::size_t i = 0; i < put.add.size(); ++i) {
+    const auto& version = put.add[i];
+    if (row.context.covers(version.event)) {
+      // A retry: the same event keeps the dot it has, or has been superseded since. Both mean that it is done.
+      ++core_.counters.retries_collapsed;
+      const auto it = std::find_if(row.versions.begin(), row.versions.end(),
+                                   [&](const Version& v) { return v.event == version.event; });
+      result.added.push_back(it == row.versions.end() ? Dot{} : it->dot);
+      continue;
+    }
+    const auto dot = core_.dots.next();
+    if (!dot) return fail(Errc::kBusy, "this node is still reserving write counters on its disk; try again");
+    auto made = version;
+    if (core_.bug(PlantedBug::kRetryIsNewEvent)) made.event = {ClientId{dot->counter}, 1, dot->counter};
+    const auto dot_after = core_.dots.vouches_from(row.context.counter_of(core_.config.self));
+    auto event_after = made.event.sequence - 1;
+    if (i < put.previous.size()) event_after = std::min(event_after, put.previous[i]);
+    if (core_.bug(PlantedBug::kVouchForUnseenEvents)) event_after = 0;
+    add_version(row, std::move(made), *dot, dot_after, event_after);
+    core_.clock.observe(version.hlc, core_.now.wall_ms);
+    result.added.push_back(*dot);
+  }
+  result.context = row.context;
+  for (const auto& v : row.versions) result.live.push_back(v.dot);
+  if (row.versions.size() > 1) ++core_.counters.siblings_made;
+  return result;
+}
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,26 @@
+// Coordinating put: Dynamo's four steps (DeCandia et al. 2007, section 4.5).
+#pragma once
+
+#include "cluster/replication.h"
+
+namespace kinfs::cluster {
+
+class PutCoordinator {
+ public:
+  PutCoordinator(Core& core, Replication& replication) : core_(core), replication_(replication) {}
+  void put(const Asker& asker, PutRequest request);
+
+ private:
+  struct Made {
+    std::vector<std::pair<Bytes, Row>> states;  // of all rows, to be replicated
+    std::vector<std::pair<Bytes, Row>> changed; // those that differ from what is stored here
+    PutResult result;
+  };
+  Result<Made> make_versions(const PutRequest& request);
+  Result<PutRowResult> make_row(const RowPut& put, Row& row);
+
+  Core& core_;
+  Replication& replication_;
+};
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,96 @@
+#include "cluster/replica.h"
+
+namespace kinfs::cluster {
+
+Result<void> merge_into_store(Core& core, VolumeId volume, const Bytes& partition_key,
+                              const std::vector<std::pair<Bytes, Row>>& states, Batch& batch) {
+  for (const auto& [sort_key, state] : states) {
+    RowKey key{volume, partition_key, sort_key};
+    const auto stored = core.row(key);
+    if (!stored) return tl::unexpected(stored.error());
+    core.observe(state);
+    Row merged = merge(*stored, state);
+    if (has_dot_clash(merged)) ++core.counters.dot_clashes;
+    if (merged != *stored) batch.rows.emplace_back(std::move(key), std::move(merged));
+  }
+  return {};
+}
+
+void Replica::write_rows(const Message& message, const WriteRows& write) {
+  const auto origin = core_.new_id();
+  const ReturnTo to{message.from, message.id};
+  Batch batch;
+  if (const auto merged = merge_into_store(core_, write.volume, write.partition_key, write.rows, batch); !merged) {
+    refuse(origin, to, merged.error());
+    return;
+  }
+  if (!core_.bug(PlantedBug::kForgetHint)) {
+    for (const auto owner : write.hint_for) {
+      for (const auto& [sort_key, row] : write.rows) {
+        core_.keep_hint(batch, owner, RowKey{write.volume, write.partition_key, sort_key});
+      }
+    }
+  }
+  core_.on_save_failure(origin, [this, origin, to](const Error& error) { refuse(origin, to, error); });
+  if (!core_.bug(PlantedBug::kAckBeforeSave)) core_.save(origin, std::move(batch));
+  confirm(origin, to, write.sync, WriteRowsReply{});
+}
+
+void Replica::read_row(const Message& message, const ReadRow& read) {
+  const auto origin = core_.new_id();
+  const ReturnTo to{message.from, message.id};
+  auto row = core_.store.get(read.key);
+  if (!row) return refuse(origin, to, std::move(row).error());
+  ReadRowReply out{std::move(*row), {}};
+  if (read.key.sort_key.empty()) {
+    auto stat = core_.store.stat(read.key.volume, read.key.partition_key);
+    if (!stat) return refuse(origin, to, std::move(stat).error());
+    out.stat = *stat;
+  }
+  reply(origin, to, std::move(out));
+}
+
+void Replica::read_page(const Message& message, const ReadPage& read) {
+  const auto origin = core_.new_id();
+  const ReturnTo to{message.from, message.id};
+  auto page = core_.store.scan(read.volume, read.partition_key, read.from, read.limit);
+  if (!page) return refuse(origin, to, std::move(page).error());
+  auto stat = core_.store.stat(read.volume, read.partition_key);
+  if (!stat) return refuse(origin, to, std::move(stat).error());
+  reply(origin, to, ReadPageReply{std::move(*page), *stat});
+}
+
+void Replica::write_block(const Message& message, const WriteBlock& write) {
+  const auto origin = core_.new_id();
+  const ReturnTo to{message.from, message.id};
+  core_.on_save_failure(origin, [this, origin, to](const Error& error) { refuse(origin, to, error); });
+  core_.save_block(origin, write.key, write.bytes);
+  Batch batch;
+  for (const auto owner : write.hint_for) core_.keep_hint(batch, owner, write.key);
+  core_.save(origin, std::move(batch));
+  confirm(origin, to, write.sync, WriteBlockReply{});
+}
+
+void Replica::read_block(const Message& message, const ReadBlock& read) {
+  const auto origin = core_.new_id();
+  const ReturnTo to{message.from, message.id};
+  auto block = core_.store.get_block(read.key);
+  // A block that is corrupt here is as good as absent: another replica has it, and the hash tells.
+  reply(origin, to, ReadBlockReply{block ? std::move(*block) : nullptr});
+}
+
+void Replica::confirm(std::uint64_t origin, ReturnTo to, bool sync, Body body) {
+  if (!sync) return reply(origin, to, std::move(body));
+  core_.after_sync(origin, [this, origin, to, body = std::move(body)] { reply(origin, to, body); });
+}
+
+void Replica::reply(std::uint64_t origin, ReturnTo to, Body body) {
+  core_.send(origin, to.node, to.id, core_.config.request_timeout_ms, std::move(body));
+}
+
+void Replica::refuse(std::uint64_t origin, ReturnTo to, Error error) {
+  ++core_.counters.refused;
+  reply(origin, to, Refusal{std::move(error)});
+}
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,37 @@
+// What a node does as a replica: it merges states that it is sent, keeps hints that it is given, and says what
+// it has.
+#pragma once
+
+#include "cluster/core.h"
+
+namespace kinfs::cluster {
+
+/// Where an answer goes: without the message itself, which may carry a block.
+struct ReturnTo {
+  NodeId node{};
+  std::uint64_t id = 0;
+};
+
+class Replica {
+ public:
+  explicit Replica(Core& core) : core_(core) {}
+  void write_rows(const Message& message, const WriteRows& write);
+  void read_row(const Message& message, const ReadRow& read);
+  void read_page(const Message& message, const ReadPage& read);
+  void write_block(const Message& message, const WriteBlock& write);
+  void read_block(const Message& message, const ReadBlock& read);
+
+ private:
+  void reply(std::uint64_t origin, ReturnTo to, Body body);
+  void refuse(std::uint64_t origin, ReturnTo to, Error error);
+  /// Confirms once what was saved is as durable as was asked for.
+  void confirm(std::uint64_t origin, ReturnTo to, bool sync, Body body);
+
+  Core& core_;
+};
+
+/// Merges `states` into what is stored and adds what changed to `batch`.
+Result<void> merge_into_store(Core& core, VolumeId volume, const Bytes& partition_key,
+                              const std::vector<std::pair<Bytes, Row>>& states, Batch& batch);
+
+}  // namespace kinfs::cluster

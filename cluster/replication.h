@@ -1,0 +1,73 @@
+// The part that all writes share: sending one state to the owners, standing in for those that are down, and
+// knowing when W owners have it.
+//
+// Sloppy quorum (DeCandia et al. 2007, section 4.6): for an owner that is suspected, or does not answer in
+// time, the next healthy host of the preference list keeps the state with a hint; where there is no further
+// host, the coordinator keeps the hint. Hints give durability and availability, never visibility: only owners
+// count toward W, and a write that too few of them confirmed is *degraded*.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "cluster/core.h"
+
+namespace kinfs::cluster {
+
+class Replication {
+ public:
+  struct Plan {
+    std::uint64_t id = 0;
+    std::vector<NodeId> preference;  // of the partition, best first
+    std::uint32_t owners = 0;
+    bool self_is_owner = false;
+    /// Builds the message for a target; `hint_for` is empty for owners.
+    std::function<Body(std::vector<NodeId> hint_for)> body;
+    /// Saves hints for these owners here.
+    std::function<void(const std::vector<NodeId>&)> keep_hints;
+    /// Called once, when W owners have confirmed, or when there is nothing more to wait for.
+    std::function<void(bool degraded)> answer;
+  };
+
+  explicit Replication(Core& core) : core_(core) {}
+  /// Owners that are suspected and for whom no stand-in is left: to be hinted in the same batch as the state.
+  std::vector<NodeId> hopeless_owners(const std::vector<NodeId>& preference, std::uint32_t owners) const;
+  /// Step 3 of put. The state has been saved, its hints for hopeless_owners() too.
+  void begin(Plan plan);
+  /// This node has the state, on disk where that was asked for.
+  void confirmed_here(std::uint64_t id);
+  void confirmed(std::uint64_t id, NodeId from);
+  /// `from` will not take it.
+  void refused(std::uint64_t id, NodeId from);
+  /// What to do when a Save of this write fails: the asker is told, and nothing more is done for it here. What others
+  /// have confirmed stays with them; a retry of the same event finds it.
+  std::function<void(const Error&)> give_up(std::uint64_t id, const Asker& asker);
+  void tick();
+  bool has(std::uint64_t id) const { return under_way_.contains(id); }
+  std::size_t size() const { return under_way_.size(); }
+
+ private:
+  struct Target {
+    NodeId node{};
+    std::vector<NodeId> hint_for;  // empty: an owner
+    std::int64_t deadline_ms = 0;
+  };
+  struct UnderWay {
+    Plan plan;
+    std::vector<Target> pending;
+    std::size_t next_stand_in = 0;  // index into preference
+    std::uint32_t owners_confirmed = 0;
+    bool here = false;
+    bool answered = false;
+  };
+  void ask(UnderWay& op, NodeId node, std::vector<NodeId> hint_for);
+  void stand_in(UnderWay& op, std::vector<NodeId> owners);
+  void settle(std::uint64_t id);
+
+  Core& core_;
+  std::unordered_map<std::uint64_t, UnderWay> under_way_;
+};
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,340 @@
+// See unix_server.h.
+//
+// A connection is closed only between callbacks (`doomed`), so that nothing that is on the stack loses its ground.
+#include "cluster/unix_server.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <optional>
+#include <random>
+#include <system_error>
+#include <unordered_map>
+#include <vector>
+
+#include "cluster/frame_stream.h"
+
+namespace kinfs::cluster {
+namespace {
+
+constexpr int kBacklog = 128;
+constexpr mode_t kSocketMode = 0660;
+constexpr std::int64_t kAcceptPauseMs = 100;  // after accept() failed for want of descriptors
+constexpr int kReadsPerTurn = 8;              // then other connections have their turn
+
+tl::unexpected<Error> refuse(const std::string& path, std::string_view what) {
+  return fail(Errc::kRefused, fmt::format("cannot listen on {}: {}", path, what));
+}
+
+sockaddr_un address_of(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), std::min(path.size(), sizeof address.sun_path - 1));
+  return address;
+}
+
+/// Makes way for a new socket at `path`.
+Result<void> clear_path(const std::string& path) {
+  struct stat st {};
+  if (::lstat(path.c_str(), &st) != 0) return {};
+  if (!S_ISSOCK(st.st_mode)) return refuse(path, "a file that is no socket has this name; move it away");
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return refuse(path, std::strerror(errno));
+  const auto address = address_of(path);
+  const int rc = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  const int error = errno;
+  ::close(fd);
+  if (rc == 0 || error == EAGAIN) {
+    return refuse(path, "a running daemon listens there; stop it, or give this one another socket");
+  }
+  if (error != ECONNREFUSED)
+    return refuse(path, fmt::format("the socket that is there cannot be tried: {}", std::strerror(error)));
+  if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
+    return refuse(path, fmt::format("the socket of a daemon that is gone cannot be removed: {}", std::strerror(errno)));
+  }
+  return {};
+}
+
+Result<int> listen_on(const std::string& path) {
+  if (path.empty() || path.size() >= sizeof(sockaddr_un{}.sun_path)) {
+    return refuse(path, fmt::format("a socket's path has 1 to {} bytes", sizeof(sockaddr_un{}.sun_path) - 1));
+  }
+  if (auto clear = clear_path(path); !clear) return pass(std::move(clear));
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return refuse(path, std::strerror(errno));
+  const auto address = address_of(path);
+  // Nobody can connect between bind and listen, so that the mode is right before the first who could.
+  if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+      ::chmod(path.c_str(), kSocketMode) != 0 || ::listen(fd, kBacklog) != 0) {
+    const int error = errno;
+    ::close(fd);
+    return refuse(path, error == ENOENT ? "its directory does not exist" : std::strerror(error));
+  }
+  return fd;
+}
+
+}  // namespace
+
+struct UnixServer::Impl {
+  struct Connection {
+    Connection(std::uint64_t number, int socket) : id(number), fd(socket), reader(socket), writer(socket) {}
+    ~Connection() { ::close(fd); }
+    std::uint64_t id;
+    int fd;
+    FrameReader reader;
+    FrameWriter writer;
+    QueueDelay delay;
+    std::unordered_map<std::uint64_t, std::size_t> under_way;  // request id -> its bytes
+    std::size_t bytes_under_way = 0;
+    std::uint32_t events = EPOLLIN;
+    bool dirty = false;   // has answers to write in this round
+    bool parked = false;  // frames may wait in the reader's buffer until there is room
+    bool doomed = false;
+  };
+
+  EventLoop& loop;
+  std::string path;
+  OnRequest on_request;
+  std::function<Hlc()> hlc;
+  UnixServerLimits limits;
+  UnixServerCounters counters;
+  int listen_fd = -1;
+  struct stat identity {};
+  std::int64_t accept_again_ms = 0;
+  std::uint64_t next_connection = 1;
+  std::uint64_t boot = std::random_device{}() | 1ull << 32;
+  std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections;
+  std::vector<std::uint64_t> dirty;
+  std::vector<std::uint64_t> doomed;
+  std::shared_ptr<bool> alive = std::make_shared<bool>(true);  // the loop's hooks outlive this
+
+  Impl(EventLoop& l, std::string p, OnRequest r, std::function<Hlc()> h, UnixServerLimits lim)
+      : loop(l), path(std::move(p)), on_request(std::move(r)), hlc(std::move(h)), limits(lim) {}
+
+  ~Impl() {
+    for (auto& [id, c] : connections) loop.remove(c->fd);
+    if (listen_fd < 0) return;
+    loop.remove(listen_fd);
+    ::close(listen_fd);
+    struct stat now {};
+    // Another daemon may have taken the name.
+    if (::lstat(path.c_str(), &now) == 0 && now.st_ino == identity.st_ino && now.st_dev == identity.st_dev) {
+      ::unlink(path.c_str());
+    }
+  }
+
+  void start() {
+    ::lstat(path.c_str(), &identity);
+    watch_listener();
+    loop.before_wait([this, guard = std::weak_ptr<bool>(alive)] { return guard.expired() ? false : before_wait(); });
+    loop.every(kAcceptPauseMs, [this, guard = std::weak_ptr<bool>(alive)] {
+      if (guard.expired() || accept_again_ms == 0 || EventLoop::mono_ms() < accept_again_ms) return;
+      accept_again_ms = 0;
+      watch_listener();
+    });
+  }
+
+  void watch_listener() {
+    loop.add(listen_fd, EPOLLIN, [this](std::uint32_t) { accept_all(); });
+  }
+
+  void accept_all() {
+    for (;;) {
+      const int fd = ::accept4(listen_fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+      if (fd < 0) {
+        if (errno == EINTR || errno == ECONNABORTED) continue;
+        if (errno == EAGAIN) return;
+        // The waiting connection stays readable: asking again at once would spin.
+        spdlog::warn("{}: cannot accept a client: {}", path, std::strerror(errno));
+        loop.remove(listen_fd);
+        accept_again_ms = EventLoop::mono_ms() + kAcceptPauseMs;
+        return;
+      }
+      if (connections.size() >= limits.connections) {
+        ++counters.turned_away;
+        spdlog::warn("{}: a client is turned away: {} are connected already", path, connections.size());
+        ::close(fd);
+        continue;
+      }
+      enlarge_send_buffer(fd);
+      ++counters.connections;
+      const auto id = next_connection++;
+      connections.emplace(id, std::make_unique<Connection>(id, fd));
+      try {
+        loop.add(fd, EPOLLIN, [this, id](std::uint32_t events) { on_events(id, events); });
+      } catch (const std::system_error& e) {
+        spdlog::warn("{}: a client is turned away: {}", path, e.what());
+        connections.erase(id);
+      }
+    }
+  }
+
+  Connection* find(std::uint64_t id) {
+    const auto it = connections.find(id);
+    return it == connections.end() || it->second->doomed ? nullptr : it->second.get();
+  }
+
+  void doom(Connection& c, std::string_view reason) {
+    if (c.doomed) return;
+    if (!reason.empty()) spdlog::warn("{}: client {} is disconnected: {}", path, c.id, reason);
+    c.doomed = true;
+    doomed.push_back(c.id);
+  }
+
+  bool has_room(const Connection& c) const {
+    return c.under_way.size() < limits.requests_under_way && c.bytes_under_way < limits.request_bytes_under_way &&
+           c.writer.pending_bytes() < limits.answer_bytes_waiting;
+  }
+
+  void set_events(Connection& c) {
+    const std::uint32_t wanted = (has_room(c) ? EPOLLIN : 0u) | (c.writer.empty() ? 0u : EPOLLOUT);
+    if (wanted == c.events) return;
+    c.events = wanted;
+    loop.modify(c.fd, wanted);
+  }
+
+  void on_events(std::uint64_t id, std::uint32_t events) {
+    auto* c = find(id);
+    if (c == nullptr) return;
+    if (events & EPOLLOUT) mark_dirty(*c);
+    // A hang-up is also told while nothing is read: the rest of what was sent has no one to answer to.
+    if ((events & (EPOLLHUP | EPOLLERR)) && !(events & EPOLLIN)) return doom(*c, "");
+    if (events & EPOLLIN) read(*c);
+  }
+
+  void read(Connection& c) {
+    for (int turn = 0; turn < kReadsPerTurn && !c.doomed; ++turn) {
+      if (!take_frames(c)) break;
+      const auto input = c.reader.fill();
+      if (!input) {
+        if (input.error().code == Errc::kCorrupt) ++counters.malformed;
+        return doom(c, input.error().code == Errc::kIo ? "" : input.error().text);
+      }
+      if (*input == FrameReader::Input::kEnd) return doom(c, "");
+      if (!take_frames(c) || *input == FrameReader::Input::kDrained) break;
+    }
+    if (!c.doomed) set_events(c);
+  }
+
+  /// Handles the frames that are in the buffer; false when the connection is doomed or has no room for more.
+  bool take_frames(Connection& c) {
+    c.parked = false;
+    for (;;) {
+      if (c.doomed) return false;
+      if (!has_room(c)) {
+        c.parked = true;
+        return false;
+      }
+      auto frame = c.reader.next();
+      if (!frame) {
+        ++counters.malformed;
+        doom(c, frame.error().text);
+        return false;
+      }
+      if (!*frame) return true;
+      handle(c, std::move(**frame));
+    }
+  }
+
+  void handle(Connection& c, Frame frame) {
+    const auto bytes = frame.header.size() + (frame.payload ? frame.payload->size() : 0);
+    auto received = receive_client_frame(frame.header, std::move(frame.payload));
+    if (!received || !std::holds_alternative<Request>(received->value.body)) {
+      ++counters.malformed;
+      return doom(c, received ? "it sent an answer; clients send requests" : received.error().text);
+    }
+    auto& request = received->value;
+    if (!c.under_way.emplace(request.id, bytes).second) {
+      ++counters.malformed;
+      return doom(c, fmt::format("it has two requests with the id {} under way", request.id));
+    }
+    c.bytes_under_way += bytes;
+    ++counters.requests;
+    const auto ttl_ms = ttl_after(request.ttl_ms, c.delay.observe(received->hop, mono_us()));
+    if (ttl_ms == 0) {
+      ++counters.dropped_late;
+      return reply(c.id, request.id, Error{Errc::kTimeout, "the request came to the daemon after its deadline"});
+    }
+    on_request(c.id, request.id, std::get<Request>(std::move(request.body)), ttl_ms);
+  }
+
+  void reply(std::uint64_t connection, std::uint64_t id, Answer answer) {
+    auto* c = find(connection);
+    if (c == nullptr) return;
+    const auto request = c->under_way.find(id);
+    if (request == c->under_way.end()) return;
+    c->bytes_under_way -= request->second;
+    c->under_way.erase(request);
+
+    ClientFrame frame{id, 0, hlc ? hlc() : Hlc{}, std::move(answer)};
+    auto encoded = encode(frame);
+    if (encoded.header.size() > kMaxHeaderBytes) {
+      frame.body = Answer{Error{Errc::kTooLarge, fmt::format("the answer has {} bytes; at most {} can be sent",
+                                                             encoded.header.size(), kMaxHeaderBytes)}};
+      encoded = encode(frame);
+    }
+    ++counters.answers;
+    c->writer.queue(share(std::move(encoded.header)), encode_hop({boot, mono_us(), 0}), std::move(encoded.payload));
+    mark_dirty(*c);
+  }
+
+  void mark_dirty(Connection& c) {
+    if (c.dirty) return;
+    c.dirty = true;
+    dirty.push_back(c.id);
+  }
+
+  /// All answers of a round go out by one call for each connection.
+  bool before_wait() {
+    bool again = false;
+    for (const auto id : std::exchange(dirty, {})) {
+      auto* c = find(id);
+      if (c == nullptr) continue;
+      c->dirty = false;
+      const auto done = c->writer.flush();
+      if (!done) {
+        doom(*c, "");
+        continue;
+      }
+      if (c->parked && has_room(*c)) {
+        take_frames(*c);  // no event tells of frames that are in our own buffer
+        again = true;
+      }
+      if (!c->doomed) set_events(*c);
+    }
+    for (const auto id : std::exchange(doomed, {})) {
+      loop.remove(connections.at(id)->fd);
+      connections.erase(id);
+    }
+    return again || !dirty.empty();
+  }
+};
+
+Result<std::unique_ptr<UnixServer>> UnixServer::open(EventLoop& loop, std::string path, OnRequest on_request,
+                                                     std::function<Hlc()> hlc, UnixServerLimits limits) {
+  auto fd = listen_on(path);
+  if (!fd) return pass(std::move(fd));
+  auto impl = std::make_unique<Impl>(loop, std::move(path), std::move(on_request), std::move(hlc), limits);
+  impl->listen_fd = *fd;
+  impl->start();
+  return std::unique_ptr<UnixServer>(new UnixServer(std::move(impl)));
+}
+
+UnixServer::UnixServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+UnixServer::~UnixServer() = default;
+
+void UnixServer::reply(std::uint64_t connection, std::uint64_t id, Answer answer) {
+  impl_->reply(connection, id, std::move(answer));
+}
+std::size_t UnixServer::open_connections() const { return impl_->connections.size(); }
+const UnixServerCounters& UnixServer::counters() const { return impl_->counters; }
+
+}  // namespace kinfs::cluster

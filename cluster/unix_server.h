@@ -1,0 +1,63 @@
+// The daemon's end of the Unix socket that clients use.
+//
+// Invariants: what one connection does hurts no other. A malformed frame closes its connection, with a logged
+// reason; a client that sends without reading its answers, or that has too much under way, is not read from
+// until it has caught up, so that a connection's memory is bounded by UnixServerLimits.
+//
+// Threading: all on the loop's thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "cluster/event_loop.h"
+#include "cluster/message.h"
+
+namespace kinfs::cluster {
+
+struct UnixServerLimits {
+  std::size_t connections = 256;
+  // Of each connection. A limit is looked at before a frame is taken, so that one frame may go beyond it.
+  std::size_t requests_under_way = 1024;
+  std::size_t request_bytes_under_way = 32 << 20;
+  std::size_t answer_bytes_waiting = 16 << 20;
+};
+
+struct UnixServerCounters {
+  std::uint64_t connections = 0;  // accepted since start
+  std::uint64_t requests = 0, answers = 0;
+  std::uint64_t malformed = 0;     // connections closed for what they sent
+  std::uint64_t dropped_late = 0;  // requests past their deadline when they were read
+  std::uint64_t turned_away = 0;   // connections beyond the limit
+};
+
+class UnixServer {
+ public:
+  /// `connection` and `id` are for reply(); `ttl_ms` is what is left of the client's patience, over 0. May call
+  /// reply() before it returns.
+  using OnRequest =
+      std::function<void(std::uint64_t connection, std::uint64_t id, Request request, std::uint32_t ttl_ms)>;
+
+  /// Listens on a stream socket at `path`, mode 0660. The socket of a daemon that is gone is replaced; kRefused with
+  /// words when one listens there, when something else has the name, or when the path cannot be used. `hlc` is
+  /// asked for each answer's clock; it may be empty.
+  static Result<std::unique_ptr<UnixServer>> open(EventLoop& loop, std::string path, OnRequest on_request,
+                                                  std::function<Hlc()> hlc = {}, UnixServerLimits limits = {});
+  /// Closes all connections and removes the socket.
+  ~UnixServer();
+
+  /// Once for each request; nothing happens when the connection is gone. An answer that does not fit into a frame
+  /// goes out as kTooLarge.
+  void reply(std::uint64_t connection, std::uint64_t id, Answer answer);
+  std::size_t open_connections() const;
+  const UnixServerCounters& counters() const;
+
+ private:
+  struct Impl;
+  explicit UnixServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,63 @@
+// Messages between nodes over ZeroMQ: one ROUTER that all peers dial, one DEALER to each peer.
+//
+// Every socket speaks CURVE; whom the membership does not list gets nothing: the handshake is refused by the
+// ZAP handler, and the user id of each message (set by ZAP from the key that was proven) must belong to the
+// node that the message names as its sender.
+//
+// Queues are bounded and live here, not in ZeroMQ (small high-water marks): a message past its deadline is
+// dropped from the queue, never sent late; when a queue is full the oldest goes first.
+//
+// Threading: all on the loop's thread, ZeroMQ's own I/O thread apart.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "cluster/event_loop.h"
+#include "cluster/message.h"
+
+namespace kinfs::cluster {
+
+struct KeyPair {
+  Bytes public_key;  // 32 bytes
+  Bytes secret_key;  // 32 bytes
+};
+/// A fresh CURVE key pair.
+KeyPair make_key_pair();
+/// The first 8 bytes of SHA-256 of the public key: identity is the key pair, not the address.
+NodeId node_id_of(ByteView public_key);
+
+struct TransportConfig {
+  NodeId self{};
+  std::string listen;  // tcp://ADDRESS:PORT
+  KeyPair keys;
+};
+
+struct TransportCounters {
+  std::uint64_t sent = 0, received = 0, bytes_sent = 0, bytes_received = 0;
+  std::uint64_t dropped_late = 0, dropped_full = 0, dropped_cut = 0, malformed = 0, unauthenticated = 0;
+};
+
+class ZmqTransport {
+ public:
+  /// kRefused with words when the port is in use or the address is not one.
+  static Result<std::unique_ptr<ZmqTransport>> open(EventLoop& loop, TransportConfig config,
+                                                    std::vector<Member> members,
+                                                    std::function<void(Message)> on_message);
+  ~ZmqTransport();
+  void send(const Message& message);
+  /// For `kinfs lab cut`: from now on drops, silently, all that goes to or comes from these peers.
+  void set_cut(std::set<NodeId> peers);
+  const std::set<NodeId>& cut() const;
+  const TransportCounters& counters() const;
+
+ private:
+  struct Impl;
+  explicit ZmqTransport(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,243 @@
+#include "daemon/admin.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <unordered_map>
+
+#include "daemon/runner.h"
+
+namespace kinfs::daemon {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// Names in rows may be any bytes; JSON is UTF-8.
+std::string text_of(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+std::string utc(std::int64_t wall_ms) {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%S}Z", fmt::gmtime(static_cast<std::time_t>(wall_ms / 1000)));
+}
+
+template <class T>
+bool parse_number(const std::string& text, T& out, int base = 10) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out, base);
+  return error == std::errc() && end == text.data() + text.size() && !text.empty();
+}
+
+std::uint64_t value_of(NodeId id) { return static_cast<std::uint64_t>(id); }
+
+}  // namespace
+
+Result<IdentityPool::Lent> IdentityPool::lend(std::int64_t mono_ms) {
+  std::erase_if(out_, [&](const auto& entry) { return entry.second <= mono_ms; });
+  std::uint32_t slot = 0;
+  while (out_.count(slot) != 0) ++slot;
+  if (slot >= kMaxSlots) {
+    return fail(Errc::kBusy, fmt::format("{} commands are writing through this daemon already; try again in a moment",
+                                         kMaxSlots));
+  }
+  out_[slot] = mono_ms + kKeepMs;
+  CanonicalWriter w;
+  w.bytes("kinfs command line").u64(value_of(node_)).u64(boot_ % kGenerations).u64(slot);
+  return Lent{slot, ClientId{read_be64(view_of(md5(w.out())))}, (boot_ << 32) + ++lent_};
+}
+
+void IdentityPool::give_back(std::uint32_t slot) { out_.erase(slot); }
+
+Admin::Admin(const Config& config, const cluster::Node& node, const Store& store, CutSwitch transport, NodeId self,
+             std::uint64_t boot, std::function<std::uint64_t()> failed_saves)
+    : config_(config),
+      node_(node),
+      store_(store),
+      transport_(std::move(transport)),
+      self_(self),
+      failed_saves_(std::move(failed_saves)),
+      identities_(self, boot),
+      started_ms_(Runner::now().mono_ms) {}
+
+cluster::Answer Admin::answer(const cluster::AdminRequest& request) {
+  const auto run = [&]() -> Result<std::string> {
+    const auto& c = request.command;
+    if (c == "status") return status();
+    if (c == "ring") return ring(request.arguments);
+    if (c == "counters") return counters();
+    if (c == "cut") return set_cut(request.arguments);
+    if (c == "heal") return set_cut({});
+    if (c == "identity") return identity();
+    if (c == "identity-done") return identity_done(request.arguments);
+    return fail(Errc::kUnsupported, fmt::format("this kinfsd knows no command {:?}; is it older than kinfs?", c));
+  };
+  auto done = run();
+  if (!done) return std::move(done).error();
+  return cluster::AdminAnswer{std::move(*done)};
+}
+
+std::string Admin::name_of(NodeId node) const {
+  if (node == self_) return config_.name;
+  for (const auto& peer : node_.peers()) {
+    if (peer.member.node == node) return peer.member.name;
+  }
+  return fmt::format("{:016x}", value_of(node));
+}
+
+Result<std::string> Admin::status() const {
+  const auto now = Runner::now();
+  const auto& c = node_.counters();
+  const auto usage = store_.usage();
+  Json hosts = Json::array();
+  std::uint64_t hints = 0;
+  bool all_up = true;
+  const auto self = std::find_if(config_.members.begin(), config_.members.end(),
+                                 [&](const auto& m) { return m.name == config_.name; });
+  hosts.push_back({{"name", config_.name},
+                   {"address", self == config_.members.end() ? config_.listen : self->address},
+                   {"state", "up"},
+                   {"last_seen", utc(now.wall_ms)}});
+  for (const auto& peer : node_.peers()) {
+    if (peer.member.node == self_) continue;
+    const bool heard = peer.last_heard_ms >= 0;
+    const bool up = heard && !peer.suspected;
+    all_up = all_up && up;
+    hints += peer.hints;
+    hosts.push_back({{"name", peer.member.name},
+                     {"address", peer.member.address},
+                     {"state", up ? "up" : heard ? "down" : "unseen"},
+                     {"last_seen", heard ? Json(utc(now.wall_ms - (now.mono_ms - peer.last_heard_ms))) : Json()},
+                     {"hints", peer.hints}});
+  }
+  std::sort(hosts.begin(), hosts.end(), [](const Json& a, const Json& b) { return a["name"] < b["name"]; });
+  Json cut = Json::array();
+  for (const auto node : transport_.cut()) cut.push_back(name_of(node));
+  const bool full = usage.total_bytes != 0 && usage.free_bytes < usage.total_bytes / 50;
+  const Json out = {
+      {"safe", all_up && hints == 0 && !full && c.dot_clashes == 0 && failed_saves_() == 0},
+      {"hosts", std::move(hosts)},
+      // Each hint is one row or block that an owner is known to lack.
+      {"under_replicated", hints},
+      {"hints", hints},
+      {"conflicts", nullptr},  // not counted by the store: `kinfs conflicts` walks
+      {"tasks", Json::array()},
+      {"disk",
+       {{"path", config_.data_dir},
+        {"total", usage.total_bytes},
+        {"free", usage.free_bytes},
+        {"rows", usage.rows_estimate},
+        {"block_bytes", usage.block_bytes},
+        {"full", full}}},
+      {"node", {{"name", config_.name}, {"id", fmt::format("{:016x}", value_of(self_))}}},
+      {"quorum", {{"n", config_.quorum.n}, {"r", config_.quorum.r}, {"w", config_.quorum.w}}},
+      {"cut", std::move(cut)},
+      {"degraded_puts", c.degraded_puts},
+      {"degraded_reads", c.degraded_reads},
+      {"failed_saves", failed_saves_()},
+      {"dot_clashes", c.dot_clashes},
+      {"uptime_s", (now.mono_ms - started_ms_) / 1000}};
+  return text_of(out);
+}
+
+Result<std::string> Admin::ring(const std::vector<std::string>& arguments) const {
+  std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> count;  // name -> first, owned
+  std::unordered_map<std::uint64_t, std::string> names;
+  count[config_.name];
+  names[value_of(self_)] = config_.name;
+  for (const auto& peer : node_.peers()) {
+    count[peer.member.name];
+    names[value_of(peer.member.node)] = peer.member.name;
+  }
+  for (std::uint32_t p = 0; p < kPartitions; ++p) {
+    const auto owners = node_.owners(static_cast<std::uint16_t>(p));
+    for (std::size_t i = 0; i < owners.size(); ++i) {
+      auto& entry = count[names[value_of(owners[i])]];
+      if (i == 0) ++entry.first;
+      ++entry.second;
+    }
+  }
+  Json hosts = Json::array();
+  for (const auto& [name, n] : count) hosts.push_back({{"name", name}, {"first", n.first}, {"owned", n.second}});
+  Json out = {{"partitions", kPartitions},
+              {"layout", {{"number", node_.layout().number}, {"hash", fmt::format("{:016x}", node_.layout().hash)}}},
+              {"hosts", std::move(hosts)}};
+  if (arguments.empty()) return text_of(out);
+  std::uint32_t volume = 0;
+  Bytes key;
+  bool good = arguments.size() == 2 && parse_number(arguments[0], volume) && arguments[1].size() % 2 == 0;
+  for (std::size_t i = 0; good && i < arguments[1].size(); i += 2) {
+    unsigned byte = 0;
+    good = parse_number(arguments[1].substr(i, 2), byte, 16);
+    key.push_back(static_cast<char>(byte));
+  }
+  if (!good) return fail(Errc::kInvalid, "ring takes the number of a volume and a key in hexadecimal");
+  const auto partition = partition_of(VolumeId{volume}, key);
+  Json owners = Json::array();
+  for (const auto node : node_.owners(partition)) owners.push_back(names[value_of(node)]);
+  out["key"] = {{"volume", volume}, {"partition", partition}, {"owners", std::move(owners)}};
+  return text_of(out);
+}
+
+Result<std::string> Admin::counters() const {
+  const auto& c = node_.counters();
+  const auto& t = transport_.counters();
+  const Json out = {
+      {"node",
+       {{"puts", c.puts}, {"gets", c.gets}, {"scans", c.scans}, {"blocks_put", c.blocks_put},
+        {"blocks_got", c.blocks_got}, {"put_rows", c.put_rows}, {"degraded_puts", c.degraded_puts},
+        {"degraded_reads", c.degraded_reads}, {"repairs", c.repairs}, {"hints_kept", c.hints_kept},
+        {"hints_delivered", c.hints_delivered}, {"siblings_made", c.siblings_made},
+        {"retries_collapsed", c.retries_collapsed}, {"dropped_late", c.dropped_late}, {"refused", c.refused},
+        {"dot_clashes", c.dot_clashes}, {"messages_in", c.messages_in}, {"messages_out", c.messages_out}}},
+      {"transport",
+       {{"sent", t.sent}, {"received", t.received}, {"bytes_sent", t.bytes_sent},
+        {"bytes_received", t.bytes_received}, {"dropped_late", t.dropped_late}, {"dropped_full", t.dropped_full},
+        {"dropped_cut", t.dropped_cut}, {"malformed", t.malformed}, {"unauthenticated", t.unauthenticated}}},
+      {"daemon", {{"failed_saves", failed_saves_()}}}};
+  return text_of(out);
+}
+
+Result<std::string> Admin::set_cut(const std::vector<std::string>& names) {
+  std::set<NodeId> peers;
+  std::vector<std::string> known;
+  for (const auto& peer : node_.peers()) {
+    if (peer.member.node != self_) known.push_back(peer.member.name);
+  }
+  for (const auto& name : names) {
+    const auto all = node_.peers();
+    const auto found = std::find_if(all.begin(), all.end(), [&](const auto& p) { return p.member.name == name; });
+    if (found == all.end() || found->member.node == self_) {
+      return fail(Errc::kRefused, fmt::format("{} is no other member of this cluster; others: {}", name,
+                                              fmt::join(known, ", ")));
+    }
+    peers.insert(found->member.node);
+  }
+  if (names.empty()) {
+    spdlog::info("cut off from nobody");
+  } else {
+    spdlog::info("cut off from {}", fmt::join(names, ", "));
+  }
+  transport_.set_cut(std::move(peers));
+  return text_of(Json{{"cut", names}});
+}
+
+Result<std::string> Admin::identity() {
+  auto lent = identities_.lend(Runner::now().mono_ms);
+  if (!lent) return pass<IdentityPool::Lent>(std::move(lent));
+  return text_of(Json{{"slot", lent->slot},
+                      {"client", fmt::format("{:016x}", static_cast<std::uint64_t>(lent->client))},
+                      {"boot", lent->boot},
+                      {"host", config_.name}});
+}
+
+Result<std::string> Admin::identity_done(const std::vector<std::string>& arguments) {
+  std::uint32_t slot = 0;
+  if (arguments.size() != 1 || !parse_number(arguments[0], slot)) {
+    return fail(Errc::kInvalid, "identity-done takes the slot");
+  }
+  identities_.give_back(slot);
+  return std::string("{}");
+}
+
+}  // namespace kinfs::daemon

@@ -1,0 +1,163 @@
+#include "daemon/cli/lab_hosts.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "daemon/cli/session.h"
+
+namespace kinfs::daemon {
+namespace {
+
+constexpr std::int64_t kEndPatienceMs = 10'000;
+constexpr std::size_t kLogLines = 12;
+
+tl::unexpected<Error> fail_with_log(Errc code, const std::string& words, const std::string& log) {
+  const auto tail = tail_of(log, kLogLines);
+  return fail(code, fmt::format("{}; the last lines of {}:\n{}", words, log, tail.empty() ? "(it is empty)" : tail));
+}
+
+/// The number that mount.kinfs wrote, if a process of that name still has it.
+ProcessId read_pid_file(const std::string& file) {
+  std::ifstream in(file);
+  pid_t pid = 0;
+  if (!(in >> pid)) return {};
+  const auto process = process_of(pid);
+  std::ifstream command(fmt::format("/proc/{}/cmdline", pid), std::ios::binary);
+  std::string first;
+  std::getline(command, first, '\0');
+  if (!process || std::filesystem::path(first).filename() != "mount.kinfs") return {};
+  return *process;
+}
+
+/// Takes whatever is mounted at the host's mountpoint away from sight; true when nothing was or it is gone.
+bool clear_mountpoint(const LabHost& host) {
+  for (int i = 0; i < 8 && mount_at(host.mountpoint); ++i) {
+    if (!unmount(host.mountpoint, /*detach=*/true)) return false;
+  }
+  return !mount_at(host.mountpoint);
+}
+
+}  // namespace
+
+Result<void> start_daemon(LabState& lab, LabHost& host) {
+  if (runs(host.daemon)) return {};
+  auto program = find_program("kinfsd");
+  if (!program) return pass(std::move(program));
+  if (auto written = lab.write_config(host); !written) return written;
+  const auto log = lab.file(host, "kinfsd.log");
+  auto started = start_program({*program, "--config", lab.file(host, "kinfsd.toml")}, log);
+  if (!started) return fail_with_log(started.error().code, started.error().text, log);
+  host.daemon = *started;
+  if (auto saved = lab.save(); !saved) return saved;
+  bool ended = false;
+  const bool answers = wait_until(kLabTimeoutMs, [&] {
+    ended = !runs(host.daemon);
+    if (ended) return true;
+    auto session = Session::open(lab.file(host, "kinfsd.sock"));
+    return session && session->admin("status").has_value();
+  });
+  if (answers && !ended) return {};
+  if (interrupted()) return fail(Errc::kCancelled, "interrupted");
+  return fail_with_log(Errc::kInternal, fmt::format("the daemon of {} {}", host.name, ended ? "ended" : "does not answer"),
+                       log);
+}
+
+Result<void> start_mount(LabState& lab, LabHost& host) {
+  if (runs(host.mount)) return {};
+  auto program = find_program("mount.kinfs");
+  if (!program) return pass(std::move(program));
+  if (!clear_mountpoint(host)) return fail(Errc::kRefused, fmt::format("{} is a mountpoint already", host.mountpoint));
+  if (::mkdir(host.mountpoint.c_str(), 0755) != 0 && errno != EEXIST) {
+    return fail(Errc::kRefused, fmt::format("cannot make {}: {}", host.mountpoint, std::strerror(errno)));
+  }
+  const auto log = lab.file(host, "mount.log");
+  const auto pid_file = lab.file(host, "mount.pid");
+  ::unlink(pid_file.c_str());
+  std::string output;
+  auto code = run_program({*program, "home", host.mountpoint, "-o",
+                           fmt::format("socket={},host={},client={},pidfile={},log={}", lab.file(host, "kinfsd.sock"),
+                                       host.name, host.client, pid_file, log)},
+                          kLabTimeoutMs, &output);
+  // Also after a failure: a process that came up too late must be known, to be ended.
+  host.mount = read_pid_file(pid_file);
+  if (auto saved = lab.save(); !saved) return saved;
+  if (!code) return pass(std::move(code));
+  if (*code != 0) {
+    const auto kind = *code == kExitUnreachable ? Errc::kUnavailable : *code == kExitRefused ? Errc::kRefused
+                                                                                             : Errc::kInternal;
+    return fail_with_log(kind, fmt::format("mounting {} returned {}: {}", host.mountpoint, *code, output), log);
+  }
+  if (host.mount.pid == 0) {
+    return fail_with_log(Errc::kInternal, fmt::format("mount.kinfs wrote no process number to {}", pid_file), log);
+  }
+  if (mount_at(host.mountpoint) && mount_answers(host.mountpoint, kLabTimeoutMs)) return {};
+  if (interrupted()) return fail(Errc::kCancelled, "interrupted");
+  return fail_with_log(Errc::kInternal, fmt::format("{} does not answer", host.mountpoint), log);
+}
+
+bool sees_all(const LabState& lab, const LabHost& host) {
+  auto session = Session::open(lab.file(host, "kinfsd.sock"));
+  if (!session) return false;
+  auto status = session->admin("status");
+  if (!status) return false;
+  const auto away = lab.cut_from(host);
+  for (const auto& other : lab.hosts) {
+    if (!runs(other.daemon) || std::find(away.begin(), away.end(), other.name) != away.end()) continue;
+    bool up = false;
+    for (const auto& h : status->value("hosts", Json::array())) {
+      if (h.value("name", "") == other.name) up = h.value("state", "") == "up";
+    }
+    if (!up) return false;
+  }
+  return true;
+}
+
+Result<void> kill_daemon(LabState& lab, LabHost& host) {
+  signal_process(host.daemon, SIGKILL);
+  if (!wait_for_end(host.daemon, kEndPatienceMs)) {
+    return fail(Errc::kInternal, fmt::format("process {} of {} does not end by SIGKILL", host.daemon.pid, host.name));
+  }
+  host.daemon = {};
+  return lab.save();
+}
+
+Result<void> kill_mount(LabState& lab, LabHost& host) {
+  signal_process(host.mount, SIGKILL);
+  // A process that dies in a request of its own mount ends only when the connection is cut, which detaching does not
+  // do: closing its descriptor does, and the kernel has closed it once the process is dead.
+  if (!wait_for_end(host.mount, kEndPatienceMs)) {
+    return fail(Errc::kInternal, fmt::format("process {} of {} does not end by SIGKILL", host.mount.pid, host.name));
+  }
+  host.mount = {};
+  if (!clear_mountpoint(host)) {
+    return fail(Errc::kRefused, fmt::format("cannot unmount {}; try umount -l {}", host.mountpoint, host.mountpoint));
+  }
+  return lab.save();
+}
+
+Result<void> end_host(LabHost& host) {
+  std::string left;
+  if (mount_at(host.mountpoint) && !unmount(host.mountpoint, /*detach=*/false) && !clear_mountpoint(host)) {
+    left += fmt::format("{} cannot be unmounted; ", host.mountpoint);
+  }
+  // Unmounted, it ends by itself as soon as nothing in it is open any more.
+  if (!wait_for_end(host.mount, runs(host.daemon) ? 2000 : 0) && !end_process(host.mount, 2000)) {
+    left += fmt::format("process {} does not end; ", host.mount.pid);
+  }
+  if (!end_process(host.daemon, kEndPatienceMs)) left += fmt::format("process {} does not end; ", host.daemon.pid);
+  if (!left.empty()) return fail(Errc::kInternal, fmt::format("{}: {}", host.name, left));
+  host.mount = {};
+  host.daemon = {};
+  return {};
+}
+
+}  // namespace kinfs::daemon

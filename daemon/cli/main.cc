@@ -1,0 +1,162 @@
+// kinfs: the command line. This file says which commands and options there are; each command is a function.
+#include <fmt/format.h>
+#include <signal.h>
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+#include "daemon/cli/conflicts.h"
+#include "daemon/cli/kv.h"
+#include "daemon/cli/lab.h"
+#include "daemon/cli/mount.h"
+#include "daemon/cli/session.h"
+#include "daemon/cli/status.h"
+
+namespace kinfs::daemon {
+namespace {
+
+/// Everything that options fill in; the command that was named reads its part.
+struct Words {
+  std::string socket;
+  KvOptions kv;
+  StatusOptions status;
+  RingOptions ring;
+  ConflictsOptions conflicts;
+  MountOptions mount;
+  UmountOptions umount;
+  std::string lab;
+  std::string lab_host;
+  std::vector<std::string> lab_hosts;
+  int nodes = 3;
+  bool json = false;
+  bool daemon_only = false;
+};
+
+using Run = std::function<int()>;
+
+void add_kv(CLI::App& app, Words& w, Run& run) {
+  const auto common = [&w](CLI::App* c) {
+    c->add_option("KEY", w.kv.key, "the key")->required();
+    c->add_option("--volume", w.kv.volume, "a volume of kind kv (kv)");
+    c->add_option("--r", w.kv.r, "replicas that answer a read; only the volume's own number for now");
+    c->add_option("--w", w.kv.w, "replicas that confirm a write; only the volume's own number for now");
+  };
+  const auto writes = [&w](CLI::App* c) {
+    auto* context = c->add_option("--context", w.kv.context, "supersede what that `get --json` showed");
+    c->add_flag("--all", w.kv.all, "supersede every version, not only the one that `get` prints")->excludes(context);
+  };
+  auto* get = app.add_subcommand("get", "print the value of a key; exit 1 when it is absent or has siblings");
+  common(get);
+  get->add_flag("--all", w.kv.all, "every concurrent version");
+  get->add_flag("--json", w.kv.json, "one object a line: value (base64), host, time, event, context");
+  get->callback([&] { run = [&] { return kv_get(w.kv); }; });
+  auto* put = app.add_subcommand("put", "store standard input under a key");
+  common(put);
+  writes(put);
+  put->callback([&] { run = [&] { return kv_put(w.kv); }; });
+  auto* del = app.add_subcommand("del", "remove a key; exit 1 when it is absent");
+  common(del);
+  writes(del);
+  del->callback([&] { run = [&] { return kv_del(w.kv); }; });
+}
+
+void add_views(CLI::App& app, Words& w, Run& run) {
+  auto* s = app.add_subcommand("status", "hosts, replicas, disk; exit 1 when something needs attention");
+  s->add_flag("--json", w.status.json, "one object");
+  s->callback([&] { run = [&] { return status(w.status); }; });
+  auto* r = app.add_subcommand("ring", "which host owns what");
+  r->add_option("--key", w.ring.key, "also the owners of this key");
+  r->add_option("--volume", w.ring.volume, "the key's volume (kv)");
+  r->add_flag("--json", w.ring.json, "one object");
+  r->callback([&] { run = [&] { return ring(w.ring); }; });
+  auto* c = app.add_subcommand("conflicts", "names with more than one version; exit 1 when there are any");
+  c->add_option("PATH", w.conflicts.path, "a file or folder in a mount; without it, all of volume home");
+  c->add_flag("--json", w.conflicts.json, "one object a line: path, plain, siblings[{name, host, time, size}]");
+  c->callback([&] { run = [&] { return conflicts(w.conflicts); }; });
+}
+
+void add_mounts(CLI::App& app, Words& w, Run& run) {
+  auto* m = app.add_subcommand("mount", "mount a volume of kind fs");
+  m->add_option("VOLUME", w.mount.volume, "home")->required();
+  m->add_option("DIR", w.mount.directory, "where")->required();
+  m->add_option("-o", w.mount.options, "options of mount.kinfs, NAME=VALUE,…")->allow_extra_args(false);
+  m->callback([&] { run = [&] { return mount(w.mount); }; });
+  auto* u = app.add_subcommand("umount", "unmount, and wait until all that was written is published");
+  u->add_option("DIR", w.umount.directory, "where")->required();
+  u->callback([&] { run = [&] { return umount(w.umount); }; });
+}
+
+void add_lab(CLI::App& app, Words& w, Run& run) {
+  auto* lab = app.add_subcommand("lab", "a cluster of several hosts on this one machine");
+  lab->require_subcommand(1);
+  const auto verb = [&](const char* name, const char* words, bool needs_directory = true) {
+    auto* c = lab->add_subcommand(name, words);
+    c->add_option("DIR", w.lab, "the lab's folder; host N is mounted at DIR/N")->required(needs_directory);
+    return c;
+  };
+  auto* up = verb("up", "start host1, host2, … and mount them at DIR/1, DIR/2, …");
+  up->add_option("--nodes", w.nodes, "how many hosts (3)");
+  up->callback([&] { run = [&] { return lab_up(w.lab, w.nodes); }; });
+  auto* s = verb("status", "the hosts of a lab, or all labs; exit 1 when one is dead or cut off", false);
+  s->add_flag("--json", w.json, "one object a line");
+  s->callback([&] { run = [&] { return lab_status(w.lab, w.json); }; });
+  auto* cut = verb("cut", "drop all traffic between these hosts and all others, silently");
+  cut->add_option("HOST", w.lab_hosts, "1, 2, … or host1, host2, …")->required();
+  cut->callback([&] { run = [&] { return lab_cut(w.lab, w.lab_hosts); }; });
+  auto* heal = verb("heal", "end all cuts");
+  heal->callback([&] { run = [&] { return lab_heal(w.lab); }; });
+  auto* kill = verb("kill", "kill -9 of a host, daemon and mount");
+  kill->add_option("HOST", w.lab_host, "1, 2, … or host1, host2, …")->required();
+  kill->add_flag("--daemon", w.daemon_only, "the daemon alone");
+  kill->callback([&] { run = [&] { return lab_kill(w.lab, w.lab_host, w.daemon_only); }; });
+  auto* start = verb("start", "bring back what was killed, mounted again");
+  start->add_option("HOST", w.lab_host, "1, 2, … or host1, host2, …")->required();
+  start->callback([&] { run = [&] { return lab_start(w.lab, w.lab_host); }; });
+  auto* down = verb("down", "unmount and end all hosts, and delete all that the lab holds");
+  down->callback([&] { run = [&] { return lab_down(w.lab); }; });
+}
+
+int main_of(int argc, char** argv) {
+  // A reader that goes away is an error of write(2), with words and an exit code.
+  signal(SIGPIPE, SIG_IGN);
+  CLI::App app("kinfs: one shared directory on many hosts that never says no.");
+  app.footer("Exit codes: 0 done, 1 needs attention or was not found, 2 usage, 3 not reachable, 4 refused, 5 internal.");
+  app.set_version_flag("--version", "kinfs " KINFS_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough();
+  Words words;
+  Run run;
+  app.add_option("--socket", words.socket, "of the daemon (KINFS_SOCKET, else /run/kinfs/kinfsd.sock)");
+  add_kv(app, words, run);
+  add_views(app, words, run);
+  add_mounts(app, words, run);
+  add_lab(app, words, run);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& e) {
+    return app.exit(e);
+  } catch (const CLI::ParseError& e) {
+    fmt::print(stderr, "kinfs: {}\nSee kinfs --help, or kinfs COMMAND --help.\n", e.what());
+    return kExitUsage;
+  }
+  words.kv.socket = words.status.socket = words.ring.socket = words.conflicts.socket = words.mount.socket = words.socket;
+  const int code = run ? run() : kExitUsage;
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    complain("cannot write to standard output");
+    return kExitInternal;
+  }
+  return code;
+}
+
+}  // namespace
+}  // namespace kinfs::daemon
+
+int main(int argc, char** argv) {
+  try {
+    return kinfs::daemon::main_of(argc, argv);
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "kinfs: internal error: {}\n", e.what());
+    return kinfs::daemon::kExitInternal;
+  }
+}

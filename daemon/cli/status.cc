@@ -1,0 +1,117 @@
+#include "daemon/cli/status.h"
+
+#include <fmt/format.h>
+
+#include <string_view>
+
+#include "daemon/cli/session.h"
+#include "daemon/config.h"
+#include "storage/bytes.h"
+
+namespace kinfs::daemon {
+namespace {
+
+std::string bytes_words(std::uint64_t n) {
+  if (n < 10'000) return fmt::format("{} B", n);
+  constexpr std::string_view kUnits[] = {"KiB", "MiB", "GiB", "TiB", "PiB"};
+  double v = static_cast<double>(n);
+  std::size_t unit = 0;
+  for (v /= 1024; v >= 1000 && unit + 1 < std::size(kUnits); ++unit) v /= 1024;
+  return fmt::format("{:.1f} {}", v, kUnits[unit]);
+}
+
+std::string text_at(const Json& json, const char* key, const std::string& none = "-") {
+  const auto found = json.find(key);
+  return found != json.end() && found->is_string() ? found->get<std::string>() : none;
+}
+
+void print_status(const Json& s) {
+  const auto self = text_at(s.at("node"), "name");
+  fmt::print("{:<16} {:<28} {:<7} {:<21} {}\n", "HOST", "ADDRESS", "STATE", "LAST SEEN", "HINTS FOR IT");
+  for (const auto& h : s.at("hosts")) {
+    const auto name = text_at(h, "name");
+    fmt::print("{:<16} {:<28} {:<7} {:<21} {}\n", name + (name == self ? " *" : ""), text_at(h, "address"),
+               text_at(h, "state"), text_at(h, "last_seen", "never"), h.value("hints", 0u));
+  }
+  const auto& disk = s.at("disk");
+  const auto& q = s.at("quorum");
+  fmt::print("\n");
+  fmt::print("replicas          n {}, r {}, w {}\n", q.at("n").get<int>(), q.at("r").get<int>(), q.at("w").get<int>());
+  fmt::print("under-replicated  {} (rows and blocks that {} keeps for hosts that lack them)\n",
+             s.at("under_replicated").get<std::uint64_t>(), self);
+  fmt::print("degraded          {} writes and {} reads since {} started, {} s ago\n",
+             s.at("degraded_puts").get<std::uint64_t>(), s.at("degraded_reads").get<std::uint64_t>(), self,
+             s.at("uptime_s").get<std::uint64_t>());
+  fmt::print("conflicts         not counted here; kinfs conflicts lists them\n");
+  fmt::print("disk              {}: {} of {} free, about {} rows, {} in blocks\n", text_at(disk, "path"),
+             bytes_words(disk.at("free").get<std::uint64_t>()), bytes_words(disk.at("total").get<std::uint64_t>()),
+             disk.at("rows").get<std::uint64_t>(), bytes_words(disk.at("block_bytes").get<std::uint64_t>()));
+  if (!s.at("cut").empty()) fmt::print("cut               all traffic with {} is dropped\n", s.at("cut").dump());
+  if (const auto n = s.at("failed_saves").get<std::uint64_t>(); n != 0) {
+    fmt::print("failed writes     {} since start: look into the daemon's log\n", n);
+  }
+  if (const auto n = s.at("dot_clashes").get<std::uint64_t>(); n != 0) {
+    fmt::print("damaged history   {}: two versions under one number; was a data directory copied?\n", n);
+  }
+  fmt::print("\n{}\n", s.at("safe").get<bool>() ? "Everything is as it should be." : "This needs attention.");
+}
+
+}  // namespace
+
+int status(const StatusOptions& options) {
+  auto session = Session::open(socket_path_of(options.socket));
+  if (!session) return give_up(session.error());
+  auto s = session->admin("status");
+  if (!s) return give_up(s.error());
+  try {
+    const bool safe = s->at("safe").get<bool>();
+    if (options.json) {
+      print_json(*s);
+    } else {
+      print_status(*s);
+    }
+    return safe ? kExitDone : kExitAttention;
+  } catch (const Json::exception& e) {
+    return give_up({Errc::kInternal, fmt::format("the daemon's status cannot be read ({}); is it as new as kinfs?",
+                                                 e.what())});
+  }
+}
+
+int ring(const RingOptions& options) {
+  VolumeId volume = kVolumeKv;
+  if (options.volume == "home") {
+    volume = kVolumeHome;
+  } else if (options.volume != "kv") {
+    return give_up({Errc::kRefused, fmt::format("there is no volume {}; volumes: home, kv", printable(options.volume))});
+  }
+  auto session = Session::open(socket_path_of(options.socket));
+  if (!session) return give_up(session.error());
+  std::vector<std::string> arguments;
+  if (options.key) arguments = {std::to_string(static_cast<std::uint32_t>(volume)), to_hex(*options.key)};
+  auto r = session->admin("ring", std::move(arguments));
+  if (!r) return give_up(r.error());
+  if (options.key) (*r)["key"]["name"] = *options.key;
+  if (options.json) {
+    print_json(*r);
+    return kExitDone;
+  }
+  try {
+    fmt::print("{} partitions, layout {}\n\n", r->at("partitions").get<int>(),
+               r->at("layout").at("number").get<std::uint64_t>());
+    fmt::print("{:<16} {:>10} {:>10}\n", "HOST", "FIRST OF", "OWNER OF");
+    for (const auto& h : r->at("hosts")) {
+      fmt::print("{:<16} {:>10} {:>10}\n", text_at(h, "name"), h.at("first").get<int>(), h.at("owned").get<int>());
+    }
+    if (!options.key) return kExitDone;
+    const auto& key = r->at("key");
+    fmt::print("\n{}: partition {}, owners", printable(*options.key), key.at("partition").get<int>());
+    for (const auto& owner : key.at("owners")) fmt::print(" {}", owner.get<std::string>());
+    fmt::print("\n");
+    return kExitDone;
+  } catch (const Json::exception& e) {
+    return give_up({Errc::kInternal, fmt::format("the daemon's answer cannot be read ({}); is it as new as kinfs?",
+                                                 e.what())});
+  }
+}
+
+}  // namespace kinfs::daemon

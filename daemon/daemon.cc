@@ -1,0 +1,305 @@
+#include "daemon/daemon.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <random>
+#include <unordered_map>
+
+#include "cluster/unix_server.h"
+#include "cluster/zmq_transport.h"
+#include "daemon/admin.h"
+#include "daemon/key_file.h"
+#include "daemon/runner.h"
+#include "storage/rocks_store.h"
+
+namespace kinfs::daemon {
+namespace {
+
+using cluster::EventLoop;
+
+constexpr std::int64_t kStopPatienceMs = 2000;  // for what is under way when the daemon is told to stop
+constexpr std::int64_t kLookAtPeersMs = 250;
+constexpr std::int64_t kSweepMs = 1000;
+
+Result<void> make_data_dir(const std::string& path) {
+  if (::mkdir(path.c_str(), 0700) == 0 || errno == EEXIST) return {};
+  return fail(Errc::kRefused, fmt::format("cannot make the data directory {}: {}; make it, or set node.data_dir", path,
+                                          std::strerror(errno)));
+}
+
+Result<void> make_socket_dir(const std::string& socket) {
+  const auto folder = std::filesystem::path(socket).parent_path().string();
+  if (::mkdir(folder.c_str(), 0755) == 0 || errno == EEXIST) return {};
+  return fail(Errc::kRefused, fmt::format("cannot make {} for the socket: {}; make it, or set node.socket", folder,
+                                          std::strerror(errno)));
+}
+
+/// The members as the core and the transport want them, this host first looked up by name and held against its key.
+Result<std::vector<cluster::Member>> members_of(const Config& config, const cluster::KeyPair& keys) {
+  std::vector<cluster::Member> out;
+  if (config.members.empty()) {
+    out.push_back({cluster::node_id_of(keys.public_key), config.name, config.listen, keys.public_key});
+    return out;
+  }
+  for (const auto& m : config.members) {
+    if (m.name == config.name && m.public_key != keys.public_key) {
+      return fail(Errc::kRefused,
+                  fmt::format("{} holds the key {}, and the configuration lists {} with the key {}: put the right key "
+                              "file into its place, or correct cluster.member.public_key on all hosts",
+                              config.key_file, to_hex(keys.public_key), m.name, to_hex(m.public_key)));
+    }
+    out.push_back({cluster::node_id_of(m.public_key), m.name, m.address, m.public_key});
+  }
+  return out;
+}
+
+std::set<NodeId> ids_of(const std::vector<cluster::Member>& members, const std::vector<std::string>& names) {
+  std::set<NodeId> out;
+  for (const auto& m : members) {
+    if (std::find(names.begin(), names.end(), m.name) != names.end()) out.insert(m.node);
+  }
+  return out;
+}
+
+std::uint64_t random_seed() {
+  std::random_device device;
+  return static_cast<std::uint64_t>(device()) << 32 | device();
+}
+
+}  // namespace
+
+/// Destroyed from the last member to the first: the loop outlives all that was registered with it.
+struct Daemon::Impl {
+  Config config;
+  NodeId self{};
+  EventLoop loop;
+  std::unique_ptr<Store> store;
+  std::unique_ptr<cluster::ZmqTransport> transport;
+  std::unique_ptr<cluster::Node> node;
+  std::unique_ptr<Runner> runner;
+  std::unique_ptr<Admin> admin;
+  std::unique_ptr<cluster::UnixServer> server;
+  int signals = -1;
+
+  struct Waiting {
+    std::uint64_t connection;
+    std::uint64_t id;
+    std::int64_t until_ms;
+  };
+  std::uint64_t last_client = 0;
+  std::unordered_map<std::uint64_t, Waiting> waiting;
+  std::map<NodeId, bool> was_up;
+  std::optional<std::int64_t> stopping_since;
+  std::optional<Error> fatal;
+
+  ~Impl() {
+    if (signals >= 0) ::close(signals);
+  }
+
+  Result<void> open_all();
+  void start_node(std::vector<cluster::Member> members);
+  void on_request(std::uint64_t connection, std::uint64_t id, cluster::Request request, std::uint32_t ttl_ms);
+  void on_reply(std::uint64_t client, cluster::Answer answer);
+  void on_signal();
+  void sweep();
+  void look_at_peers();
+  void stop_when_idle();
+};
+
+Result<void> Daemon::Impl::open_all() {
+  auto keys = read_key_file(config.key_file);
+  if (!keys) return pass(std::move(keys));
+  auto members = members_of(config, *keys);
+  if (!members) return pass(std::move(members));
+  self = cluster::node_id_of(keys->public_key);
+  if (auto made = make_data_dir(config.data_dir); !made) return made;
+  if (auto made = make_socket_dir(config.socket); !made) return made;
+  auto opened = RocksStore::open(config.data_dir);
+  if (!opened) return pass(std::move(opened));
+  store = std::move(*opened);
+  auto dialled = cluster::ZmqTransport::open(loop, {self, config.listen, *keys}, *members, [this](cluster::Message m) {
+    runner->receive(std::move(m));
+  });
+  if (!dialled) return pass(std::move(dialled));
+  transport = std::move(*dialled);
+  transport->set_cut(ids_of(*members, config.cut));
+  start_node(std::move(*members));
+  if (auto started = runner->start(); !started) {
+    return fail(started.error().code, fmt::format("{}: {}", config.data_dir, started.error().text));
+  }
+  const auto meta = store->meta();
+  if (!meta) return tl::unexpected(meta.error());
+  admin = std::make_unique<Admin>(
+      config, *node, *store,
+      CutSwitch{[this](std::set<NodeId> peers) { transport->set_cut(std::move(peers)); },
+                [this]() -> const std::set<NodeId>& { return transport->cut(); },
+                [this]() -> const cluster::TransportCounters& { return transport->counters(); }},
+      self, *meta ? (**meta).boot : 0, [this] { return runner->failed_saves(); });
+  auto listening = cluster::UnixServer::open(
+      loop, config.socket,
+      [this](auto connection, auto id, auto request, auto ttl_ms) {
+        on_request(connection, id, std::move(request), ttl_ms);
+      },
+      [this] { return node->hlc(); });
+  if (!listening) return pass(std::move(listening));
+  server = std::move(*listening);
+  return {};
+}
+
+void Daemon::Impl::start_node(std::vector<cluster::Member> members) {
+  cluster::NodeConfig core;
+  core.self = self;
+  core.cluster_id = Bytes(view_of(md5(config.cluster_id)));
+  std::vector<std::string> seeds = config.seeds;
+  if (seeds.empty()) {
+    for (const auto& m : members) seeds.push_back(m.name);
+  }
+  for (const auto id : ids_of(members, seeds)) {
+    if (id != self) core.seeds.push_back(id);
+  }
+  core.members = std::move(members);
+  core.quorum = config.quorum;
+  node = std::make_unique<cluster::Node>(std::move(core), *store, random_seed());
+  runner = std::make_unique<Runner>(loop, *node, *store,
+                                    Outputs{[this](const cluster::Message& m) { transport->send(m); },
+                                            [this](std::uint64_t client, cluster::Answer answer) {
+                                              on_reply(client, std::move(answer));
+                                            },
+                                            [this](const Error& error) {
+                                              fatal = error;
+                                              loop.stop();
+                                            }});
+}
+
+void Daemon::Impl::on_request(std::uint64_t connection, std::uint64_t id, cluster::Request request,
+                              std::uint32_t ttl_ms) {
+  // Whoever asks now finds the connection broken in a moment, and asks the daemon that comes next.
+  if (stopping_since) return;
+  if (const auto* command = std::get_if<cluster::AdminRequest>(&request)) {
+    server->reply(connection, id, admin->answer(*command));
+    return;
+  }
+  const auto client = ++last_client;
+  waiting[client] = {connection, id, EventLoop::mono_ms() + ttl_ms};
+  runner->request(client, std::move(request), ttl_ms);
+}
+
+void Daemon::Impl::on_reply(std::uint64_t client, cluster::Answer answer) {
+  const auto found = waiting.find(client);
+  if (found == waiting.end()) return;
+  const auto [connection, id, until] = found->second;
+  waiting.erase(found);
+  server->reply(connection, id, std::move(answer));
+}
+
+/// The core answers nobody who no longer waits; the socket's server still counts such requests as under way.
+void Daemon::Impl::sweep() {
+  const auto now = EventLoop::mono_ms();
+  std::vector<std::uint64_t> late;
+  for (const auto& [client, w] : waiting) {
+    if (w.until_ms < now) late.push_back(client);
+  }
+  for (const auto client : late) on_reply(client, Error{Errc::kTimeout, "no answer in time; the outcome is unknown"});
+}
+
+void Daemon::Impl::look_at_peers() {
+  for (const auto& peer : node->peers()) {
+    if (peer.member.node == self) continue;
+    const bool up = peer.last_heard_ms >= 0 && !peer.suspected;
+    const auto [entry, fresh] = was_up.try_emplace(peer.member.node, false);
+    if (entry->second == up) continue;
+    entry->second = up;
+    if (up) {
+      spdlog::info("{} ({}) is up", peer.member.name, peer.member.address);
+    } else {
+      spdlog::warn("{} ({}) does not answer", peer.member.name, peer.member.address);
+    }
+  }
+}
+
+void Daemon::Impl::on_signal() {
+  signalfd_siginfo info{};
+  if (::read(signals, &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return;
+  spdlog::info("{} received: stopping", info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
+  if (stopping_since) return loop.stop();
+  stopping_since = EventLoop::mono_ms();
+}
+
+void Daemon::Impl::stop_when_idle() {
+  if (!stopping_since) return;
+  if (waiting.empty() || EventLoop::mono_ms() - *stopping_since > kStopPatienceMs) loop.stop();
+}
+
+Daemon::Daemon(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Daemon::~Daemon() = default;
+
+Result<std::unique_ptr<Daemon>> Daemon::open(Config config) {
+  auto impl = std::make_unique<Impl>();
+  impl->config = std::move(config);
+  if (auto opened = impl->open_all(); !opened) return pass(std::move(opened));
+  return std::unique_ptr<Daemon>(new Daemon(std::move(impl)));
+}
+
+Result<void> Daemon::run() {
+  auto& d = *impl_;
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  d.signals = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (d.signals < 0) return fail(Errc::kIo, fmt::format("signalfd: {}", std::strerror(errno)));
+  d.loop.add(d.signals, EPOLLIN, [&d](std::uint32_t) { d.on_signal(); });
+  d.loop.every(Runner::kTickMs, [&d] {
+    d.runner->tick();
+    d.stop_when_idle();
+  });
+  d.loop.every(kSweepMs, [&d] { d.sweep(); });
+  d.loop.every(kLookAtPeersMs, [&d] { d.look_at_peers(); });
+  spdlog::info("{} serves: {} members, n {} r {} w {}, listening on {}, socket {}, data in {}", d.config.name,
+               std::max<std::size_t>(1, d.config.members.size()), d.config.quorum.n, d.config.quorum.r,
+               d.config.quorum.w, d.config.listen, d.config.socket, d.config.data_dir);
+  d.loop.run();
+  if (d.fatal) {
+    return fail(Errc::kIo, fmt::format("{} cannot be synced any more: {}. Nothing that was confirmed is lost; look at "
+                                       "the disk, then start kinfsd again", d.config.data_dir, d.fatal->text));
+  }
+  d.server.reset();
+  if (auto synced = d.store->sync(); !synced) return synced;
+  spdlog::info("stopped");
+  return {};
+}
+
+Result<void> start_log(const Config& config) {
+  try {
+    if (config.log_file.empty()) {
+      spdlog::set_default_logger(spdlog::stderr_logger_mt("stderr"));
+    } else {
+      spdlog::set_default_logger(spdlog::basic_logger_mt("file", config.log_file));
+    }
+  } catch (const spdlog::spdlog_ex& e) {
+    return fail(Errc::kRefused, fmt::format("cannot log to {}: {}; make its folder, or set log.file", config.log_file,
+                                            e.what()));
+  }
+  spdlog::set_level(spdlog::level::from_str(config.log_level));
+  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
+  // A log that lags behind is of no use after a crash; there are few lines at the levels that matter.
+  spdlog::flush_on(spdlog::level::info);
+  return {};
+}
+
+}  // namespace kinfs::daemon

@@ -1,0 +1,313 @@
+// Names resolved, attributes, and what belongs to the whole. See filesystem.h.
+#include "fs/filesystem.h"
+
+#include <algorithm>
+
+#include "fs/keys.h"
+
+namespace kinfs::fs {
+namespace {
+
+constexpr std::int64_t kKernelMs = 900;
+
+tl::unexpected<Error> gone() { return fail(Errc::kNotFound, "the file is no longer there"); }
+
+}  // namespace
+
+Filesystem::Filesystem(Client& client, Env& env, VolumeId volume)
+    : client_(client), env_(env), volume_(volume), ns_(client, env, volume) {}
+
+Filesystem::~Filesystem() = default;
+
+Result<Inode*> Filesystem::inode_of(std::uint64_t node) {
+  auto* inode = inodes_.find(node);
+  if (inode == nullptr) return gone();
+  return inode;
+}
+
+Result<DirectoryId> Filesystem::directory_of(std::uint64_t node) {
+  auto inode = inode_of(node);
+  if (!inode) return pass(std::move(inode));
+  if (!(*inode)->key.directory) return fail(Errc::kNotDirectory, (*inode)->name + " is no directory");
+  return DirectoryId((*inode)->key.id);
+}
+
+// --- resolving ---
+
+std::uint64_t Filesystem::node_for(const RowId& at, const RowState& row, const Shown& shown, NodeKey* key) const {
+  // A version that was published here keeps the number that its handles know.
+  for (auto [it, end] = attached_.equal_range(at); it != end; ++it) {
+    const auto& file = *it->second;
+    if (!file.shown || file.shown->version.event != shown.version.event) continue;
+    if (key != nullptr) *key = file.key;
+    return file.node;
+  }
+  const auto own = key_of(row.view, shown);
+  if (key != nullptr) *key = own;
+  return inodes_.node_of(own);
+}
+
+const Shown* Filesystem::shown_of(const RowState& row, const RowId& at, std::uint64_t node,
+                                  const std::string& name) const {
+  const auto* by_name = row.view.find(name);
+  if (by_name != nullptr && node_for(at, row, *by_name, nullptr) == node) return by_name;
+  for (const auto& shown : row.view.names) {
+    if (node_for(at, row, shown, nullptr) == node) return &shown;
+  }
+  return nullptr;
+}
+
+Task<Result<Filesystem::Located>> Filesystem::locate(DirectoryId directory, std::string name,
+                                                     std::int64_t max_age_ms) {
+  if (name.size() > kMaxNameBytes) {
+    co_return fail(Errc::kNameTooLong, "a name may have 255 bytes; this one has " + std::to_string(name.size()));
+  }
+  Located out;
+  out.at = RowId{directory, name};
+  if (auto only_here = attached_at(out.at, name); only_here && only_here->created()) {
+    out.row = only_here->base;
+    out.file = std::move(only_here);
+    co_return out;
+  }
+  auto row = co_await ns_.row(out.at, max_age_ms);
+  if (!row) co_return pass(std::move(row));
+  out.row = *row;
+  out.shown = out.row->view.find(name);
+  if (out.shown == nullptr) {
+    const auto parsed = parse_sibling_name(name);
+    if (parsed) {
+      RowId plain{directory, parsed->plain_name};
+      auto other = co_await ns_.row(plain, max_age_ms);
+      if (!other) co_return pass(std::move(other));
+      if (const auto* sibling = (*other)->view.find(name); sibling != nullptr && !sibling->plain) {
+        out.at = plain;
+        out.row = *other;
+        out.shown = sibling;
+      } else if (parsed->may_be_cut) {
+        auto cut = co_await locate_cut(directory, name);
+        if (!cut) co_return pass(std::move(cut));
+        if (cut->shown != nullptr) out = std::move(*cut);
+      }
+    }
+  }
+  if (out.shown != nullptr) {
+    const auto it = files_.find(node_for(out.at, *out.row, *out.shown, nullptr));
+    if (it != files_.end() && it->second->attached && it->second->at == out.at) out.file = it->second;
+  }
+  co_return out;
+}
+
+/// A sibling's name whose stem was cut does not tell its row: the directory is looked through.
+Task<Result<Filesystem::Located>> Filesystem::locate_cut(DirectoryId directory, std::string name) {
+  Located out;
+  Bytes from;
+  for (bool more = true; more;) {
+    auto page = co_await ns_.scan(directory, from, 0);
+    if (!page) co_return pass(std::move(page));
+    for (const auto& [plain, row] : page->rows) {
+      const auto* shown = row->view.find(name);
+      if (shown == nullptr || shown->plain) continue;
+      out.at = RowId{directory, plain};
+      out.row = row;
+      out.shown = shown;
+      co_return out;
+    }
+    more = !page->complete;
+    from = std::move(page->next);
+  }
+  co_return out;
+}
+
+std::uint32_t Filesystem::valid_ms(const RowState* row) const {
+  if (row == nullptr) return kKernelMs;
+  if (row->view.has_siblings()) return 0;
+  return static_cast<std::uint32_t>(std::clamp<std::int64_t>(kCacheMs - ns_.age_ms(row->fetched_ms), 0, kKernelMs));
+}
+
+Task<Result<Found>> Filesystem::found(std::string name, Located located) {
+  Found out;
+  if (!located.exists()) {
+    out.valid_ms = located.row->degraded ? 0 : valid_ms(located.row.get());
+    co_return out;
+  }
+  if (located.shown == nullptr) {
+    out.attr = attr_of(*located.file);
+    out.valid_ms = kKernelMs;
+    inodes_.remember(located.file->node, located.file->key, located.file->entry.type, located.at, name);
+    co_return out;
+  }
+  std::optional<DirectoryState> state;
+  if (located.shown->entry.type == FileType::kDirectory) {
+    auto got = co_await ns_.directory(located.shown->entry.directory_id, kCacheMs);
+    if (!got) co_return pass(std::move(got));
+    state = std::move(*got);
+  }
+  NodeKey key;
+  const auto node = node_for(located.at, *located.row, *located.shown, &key);
+  inodes_.remember(node, key, located.shown->entry.type, located.at, name);
+  out.valid_ms = valid_ms(located.row.get());
+  if (state) {
+    out.attr = attr_of(node, *state);
+  } else if (const auto it = files_.find(node); it != files_.end()) {
+    out.attr = attr_of(*it->second);
+  } else {
+    out.attr = attr_of(node, *located.row, *located.shown);
+  }
+  co_return out;
+}
+
+Task<Result<Found>> Filesystem::lookup(std::uint64_t parent, std::string name) {
+  auto directory = directory_of(parent);
+  if (!directory) co_return pass(std::move(directory));
+  auto located = co_await locate(*directory, name, kCacheMs);
+  if (!located) co_return pass(std::move(located));
+  co_return co_await found(name, std::move(*located));
+}
+
+void Filesystem::forget(std::uint64_t node, std::uint64_t lookups) { inodes_.forget(node, lookups); }
+
+// --- attributes ---
+
+Attr Filesystem::attr_of(const OpenFile& file) const {
+  Attr attr;
+  attr.node = file.node;
+  attr.type = file.entry.type;
+  attr.mode = file.entry.mode;
+  attr.uid = file.entry.uid;
+  attr.gid = file.entry.gid;
+  attr.links = file.attached ? 1 : 0;
+  attr.size = file.size();
+  attr.mtime_ns = file.entry.mtime_ns;
+  attr.ctime_ns = file.ctime_ns;
+  attr.atime_ns = file.entry.atime_ns != 0 ? file.entry.atime_ns : file.entry.mtime_ns;
+  attr.valid_ms = file.base && file.base->view.has_siblings() ? 0 : kKernelMs;
+  return attr;
+}
+
+Attr Filesystem::attr_of(std::uint64_t node, const RowState& row, const Shown& shown) const {
+  const auto& entry = shown.entry;
+  Attr attr;
+  attr.node = node;
+  attr.type = entry.type;
+  attr.mode = entry.mode;
+  attr.uid = entry.uid;
+  attr.gid = entry.gid;
+  attr.size = entry.size;
+  attr.mtime_ns = entry.mtime_ns;
+  attr.ctime_ns = shown.version.time_ns;
+  attr.atime_ns = entry.atime_ns != 0 ? entry.atime_ns : entry.mtime_ns;
+  attr.valid_ms = valid_ms(&row);
+  return attr;
+}
+
+Attr Filesystem::attr_of(std::uint64_t node, const DirectoryState& directory) const {
+  Attr attr;
+  attr.node = node;
+  attr.type = FileType::kDirectory;
+  attr.mode = directory.attributes.mode;
+  attr.uid = directory.attributes.uid;
+  attr.gid = directory.attributes.gid;
+  attr.links = 2;
+  attr.size = 4096;
+  attr.mtime_ns = directory.mtime_ns();
+  attr.ctime_ns = std::max(attr.mtime_ns, directory.stat.last_time_ns);
+  for (const auto& v : directory.row.versions) attr.ctime_ns = std::max(attr.ctime_ns, v.time_ns);
+  attr.atime_ns = attr.mtime_ns;
+  attr.valid_ms = static_cast<std::uint32_t>(
+      std::clamp<std::int64_t>(kCacheMs - ns_.age_ms(directory.fetched_ms), 0, kKernelMs));
+  return attr;
+}
+
+Task<Result<Attr>> Filesystem::getattr(std::uint64_t node) {
+  if (const auto it = files_.find(node); it != files_.end()) co_return attr_of(*it->second);
+  auto inode = inode_of(node);
+  if (!inode) co_return pass(std::move(inode));
+  if ((*inode)->key.directory) {
+    const DirectoryId id = (*inode)->key.id;
+    auto state = co_await ns_.directory(id, kCacheMs);
+    if (!state) co_return pass(std::move(state));
+    co_return attr_of(node, *state);
+  }
+  const RowId at = (*inode)->at;
+  const std::string name = (*inode)->name;
+  auto row = co_await ns_.row(at, kCacheMs);
+  if (!row) co_return pass(std::move(row));
+  if (const auto it = files_.find(node); it != files_.end()) co_return attr_of(*it->second);
+  const auto* shown = shown_of(**row, at, node, name);
+  if (shown == nullptr) co_return gone();
+  co_return attr_of(node, **row, *shown);
+}
+
+Task<Result<Attr>> Filesystem::set_directory(DirectoryId id, std::uint64_t node, Change change) {
+  if (change.size) co_return fail(Errc::kIsDirectory, "a directory has no size to set");
+  const auto lock = co_await ns_.lock(RowId{id, ""});
+  auto state = co_await ns_.directory(id, kFreshMs);
+  if (!state) co_return pass(std::move(state));
+  auto shown = std::make_shared<RowState>();
+  shown->row = state->row;
+  std::vector<Dot> dots;
+  for (const auto& v : shown->row.versions) dots.push_back(v.dot);
+  auto version = ns_.version(shown, dots, nullptr, Bytes(), false);
+  // A time that is set by hand holds against every change of the directory that was seen, own ones included.
+  if (state->stat.last_hlc >= version.hlc) version.hlc = Hlc{state->stat.last_hlc.value + 1};
+  auto attributes = state->attributes;
+  if (change.mode) attributes.mode = *change.mode;
+  if (change.mode) attributes.mode_set = version.hlc;
+  if (change.uid) attributes.uid = *change.uid;
+  if (change.gid) attributes.gid = *change.gid;
+  if (change.uid || change.gid) attributes.owner_set = version.hlc;
+  if (change.mtime_ns) attributes.mtime_ns = *change.mtime_ns;
+  if (change.mtime_ns) attributes.mtime_set = version.hlc;
+  version.value = encode(attributes);
+  auto base = superseding(shown->row, dots);
+  auto done = co_await ns_.put_directory(id, std::move(base), attributes, std::move(version), false);
+  if (!done) co_return pass(std::move(done));
+  auto after = co_await ns_.directory(id, kCacheMs);
+  if (!after) co_return pass(std::move(after));
+  co_return attr_of(node, *after);
+}
+
+// --- the whole ---
+
+Task<Result<StoreUsage>> Filesystem::statfs() { co_return co_await client_.usage(); }
+
+void Filesystem::tick() {
+  ns_.tick();
+  const auto now_ms = env_.mono_ms();
+  std::vector<FilePtr> due;
+  std::vector<FilePtr> idle;
+  for (const auto& [node, file] : files_) {
+    if (file->handles == 0 && !file->publishing && !file->unpublished()) idle.push_back(file);
+    if (!file->publishing && file->unpublished() && file->unpublished_ms + kPublishMs <= now_ms &&
+        file->retry_ms <= now_ms) {
+      due.push_back(file);
+    }
+  }
+  for (const auto& file : idle) drop_if_idle(file);
+  for (const auto& file : due) publish_later(file);
+}
+
+Task<Result<Unit>> Filesystem::publish_all() {
+  std::vector<Task<Result<Unit>>> tasks;
+  std::vector<FilePtr> files;
+  for (const auto& [node, file] : files_) {
+    if (file->unpublished()) files.push_back(file);
+  }
+  for (const auto& file : files) tasks.push_back(publish(file, false));
+  auto results = co_await when_all(std::move(tasks));
+  for (const auto& file : files) drop_if_idle(file);
+  for (auto& result : results) {
+    if (!result) co_return pass(std::move(result));
+  }
+  co_return Unit{};
+}
+
+std::vector<std::string> Filesystem::unpublished() const {
+  std::vector<std::string> names;
+  for (const auto& [node, file] : files_) {
+    if (file->unpublished()) names.push_back(file->name);
+  }
+  return names;
+}
+
+}  // namespace kinfs::fs

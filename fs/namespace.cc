@@ -1,0 +1,353 @@
+// Rows of directories: see namespace.h.
+#include "fs/namespace.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "fs/keys.h"
+
+namespace kinfs::fs {
+namespace {
+
+constexpr std::size_t kMaxCachedBytes = 64 << 20;
+constexpr std::size_t kMaxCachedRows = 200'000;
+constexpr std::size_t kMaxDirectories = 50'000;
+constexpr std::size_t kMaxOpensOfRow = 8;
+constexpr std::size_t kMaxRowsWithOpens = 1024;
+constexpr std::size_t kRowOverhead = 512;
+
+std::size_t bytes_of(const RowState& state) {
+  std::size_t bytes = kRowOverhead;
+  for (const auto& v : state.row.versions) bytes += 2 * v.value.size() + v.lineage.size() * 96;
+  return bytes;
+}
+
+bool contains(const std::vector<Dot>& dots, const Dot& dot) {
+  return std::find(dots.begin(), dots.end(), dot) != dots.end();
+}
+
+}  // namespace
+
+std::size_t Namespace::RowHash::operator()(const RowId& id) const {
+  return DirectoryHash()(id.directory) ^ std::hash<std::string>()(id.name);
+}
+
+std::size_t Namespace::DirectoryHash::operator()(const DirectoryId& id) const {
+  std::size_t out = 0;
+  std::memcpy(&out, id.data(), sizeof out);
+  return out;
+}
+
+// --- reading ---
+
+Task<Result<RowPtr>> Namespace::row(RowId id, std::int64_t max_age_ms) {
+  if (const auto it = rows_.find(id); it != rows_.end() && age_ms(it->second->fetched_ms) <= max_age_ms) {
+    co_return it->second;
+  }
+  if (const auto* d = known(id.directory); d != nullptr && d->complete_ms && !rows_.contains(id) &&
+                                           age_ms(*d->complete_ms) <= (d->made_here ? kCacheMs : max_age_ms)) {
+    auto absent = std::make_shared<RowState>();
+    absent->fetched_ms = *d->complete_ms;
+    co_return RowPtr(std::move(absent));
+  }
+  const auto sent_ms = env_.mono_ms();
+  auto got = co_await client_.get(volume_, partition_key(id.directory), sort_key(id.name));
+  if (!got) co_return pass(std::move(got));
+  co_return store(id, std::move(got->row), sent_ms, got->degraded);
+}
+
+Task<Result<DirectoryState>> Namespace::directory(DirectoryId id, std::int64_t max_age_ms) {
+  if (const auto* d = known(id); d != nullptr && age_ms(d->fetched_ms) <= max_age_ms) co_return *d;
+  const auto sent_ms = env_.mono_ms();
+  auto got = co_await client_.get(volume_, partition_key(id), Bytes());
+  if (!got) co_return pass(std::move(got));
+  store_directory(id, std::move(got->row), got->stat, sent_ms);
+  co_return *known(id);
+}
+
+Task<Result<DirectoryPage>> Namespace::scan(DirectoryId id, Bytes from, std::int64_t listing_ms) {
+  const auto sent_ms = env_.mono_ms();
+  const bool from_start = from.empty();
+  ScanLimit limit;
+  auto got = co_await client_.scan(volume_, partition_key(id), std::move(from), limit);
+  if (!got) co_return pass(std::move(got));
+  DirectoryPage page;
+  page.complete = got->complete || got->rows.empty();
+  if (!page.complete) page.next = got->rows.back().first + '\0';
+  std::optional<Row> own;
+  if (from_start) own.emplace();
+  for (auto& [key, row] : got->rows) {
+    const std::string name(name_of(key));
+    if (name.empty()) {
+      if (key.empty() && own) own = std::move(row);
+      continue;
+    }
+    RowId row_id{id, name};
+    page.rows.emplace_back(name, store(row_id, std::move(row), sent_ms, got->degraded));
+  }
+  store_directory(id, std::move(own), got->stat, sent_ms);
+  if (const auto it = directories_.find(id); it != directories_.end() && page.complete && !got->degraded) {
+    it->second.complete_ms = std::max(listing_ms, it->second.complete_ms.value_or(listing_ms));
+    it->second.made_here = false;
+  }
+  make_room();
+  co_return page;
+}
+
+const DirectoryState* Namespace::known(const DirectoryId& id) const {
+  const auto it = directories_.find(id);
+  return it == directories_.end() ? nullptr : &it->second;
+}
+
+RowPtr Namespace::store(const RowId& id, Row row, std::int64_t fetched_ms, bool degraded) {
+  auto state = std::make_shared<RowState>();
+  auto& slot = rows_[id];
+  if (slot) {
+    state->row = slot->row == row ? std::move(row) : merge(slot->row, row);
+    state->fetched_ms = std::max(fetched_ms, slot->fetched_ms);
+    bytes_ -= bytes_of(*slot);
+  } else {
+    state->row = std::move(row);
+    state->fetched_ms = fetched_ms;
+  }
+  state->degraded = degraded;
+  state->view = view_of(state->row, id.name);
+  slot = state;
+  bytes_ += bytes_of(*state);
+  order_.emplace_back(id, state->fetched_ms);
+  return state;
+}
+
+void Namespace::store_directory(const DirectoryId& id, std::optional<Row> row, const PartitionStat& stat,
+                                std::int64_t fetched_ms) {
+  const bool is_new = !directories_.contains(id);
+  if (is_new && !row) return;  // a later page alone does not tell its attributes
+  auto& d = directories_[id];
+  d.stat = std::max(d.stat, stat);
+  if (!row) return;
+  d.row = is_new ? std::move(*row) : merge(d.row, *row);
+  d.attributes = merge_attributes(d.row);
+  d.fetched_ms = std::max(d.fetched_ms, fetched_ms);
+}
+
+void Namespace::make_room() {
+  while (!order_.empty() && (bytes_ > kMaxCachedBytes || rows_.size() > kMaxCachedRows)) {
+    const auto [id, fetched_ms] = std::move(order_.front());
+    order_.pop_front();
+    forget_row(id);
+  }
+}
+
+void Namespace::forget_row(const RowId& id) {
+  const auto it = rows_.find(id);
+  if (it == rows_.end()) return;
+  bytes_ -= bytes_of(*it->second);
+  rows_.erase(it);
+  if (const auto d = directories_.find(id.directory); d != directories_.end()) d->second.complete_ms.reset();
+}
+
+void Namespace::forget_directory(const DirectoryId& id) { directories_.erase(id); }
+
+void Namespace::tick() {
+  const auto now_ms = env_.mono_ms();
+  while (!order_.empty() && order_.front().second + kCacheMs < now_ms) {
+    const auto [id, fetched_ms] = std::move(order_.front());
+    order_.pop_front();
+    const auto it = rows_.find(id);
+    if (it != rows_.end() && it->second->fetched_ms + kCacheMs < now_ms) forget_row(id);
+  }
+  if (directories_.size() > kMaxDirectories) {
+    std::erase_if(directories_, [&](const auto& d) { return d.second.fetched_ms + kCacheMs < now_ms; });
+  }
+  while (!opens_order_.empty()) {
+    const auto it = opens_.find(opens_order_.front());
+    if (it != opens_.end()) {
+      auto& opens = it->second;
+      std::erase_if(opens, [&](const Open& o) { return o.at_ms + kRememberMs < now_ms; });
+      if (!opens.empty() && opens_.size() <= kMaxRowsWithOpens) break;
+      opens_.erase(it);
+    }
+    opens_order_.pop_front();
+  }
+}
+
+// --- writing ---
+
+RowPut Namespace::row_put(const RowPtr& shown, const std::string& name, const std::vector<Dot>& dots,
+                          std::optional<Version> add) const {
+  RowPut put;
+  put.sort_key = sort_key(name);
+  if (shown) put.base = superseding(shown->row, dots);
+  if (add) put.add.push_back(std::move(*add));
+  return put;
+}
+
+Version Namespace::version(const RowPtr& shown, const std::vector<Dot>& dots, const Shown* parent, Bytes value,
+                           bool tombstone) {
+  Version v;
+  v.event = client_.next_event();
+  v.hlc = client_.next_hlc();
+  for (const auto& dot : dots) {
+    const auto* old = shown ? shown->row.find(dot) : nullptr;
+    if (old != nullptr && old->hlc >= v.hlc) v.hlc = Hlc{old->hlc.value + 1};
+  }
+  if (parent != nullptr && parent->version.hlc >= v.hlc) v.hlc = Hlc{parent->version.hlc.value + 1};
+  v.time_ns = env_.wall_ns();
+  v.host = client_.host();
+  v.tombstone = tombstone;
+  v.value = std::move(value);
+  if (parent != nullptr) v.lineage = extend_lineage(parent->version, Bytes(kinfs::view_of(content_digest(parent->entry))));
+  return v;
+}
+
+Task<Result<std::vector<RowPtr>>> Namespace::put(DirectoryId id, std::vector<RowPut> rows, bool sync) {
+  const auto sent_ms = env_.mono_ms();
+  PutOptions options;
+  options.sync = sync;
+  auto done = co_await client_.put(volume_, partition_key(id), rows, options);
+  if (!done) {
+    // It may have been done all the same: what is cached is no longer sure.
+    for (const auto& row : rows) forget_row(RowId{id, std::string(name_of(row.sort_key))});
+    co_return pass(std::move(done));
+  }
+  std::vector<RowPtr> states;
+  for (std::size_t i = 0; i < rows.size(); ++i) states.push_back(after_put(id, rows[i], done->rows.at(i), sent_ms));
+  own_change(id, rows);
+  co_return states;
+}
+
+RowPtr Namespace::after_put(const DirectoryId& id, const RowPut& put, const PutRowResult& result,
+                            std::int64_t sent_ms) {
+  const RowId row_id{id, std::string(name_of(put.sort_key))};
+  for (const auto& dot : result.added) {
+    if (const auto it = opens_.find(row_id); it != opens_.end()) {
+      for (auto& open : it->second) open.own.push_back(dot);
+    }
+  }
+  // The coordinator's context may be taken over whole only where every version that it covers and that lives is here.
+  Row row;
+  row.context = result.context;
+  for (const auto& dot : result.live) {
+    const auto added = std::find(result.added.begin(), result.added.end(), dot);
+    if (added != result.added.end()) {
+      Version v = put.add.at(static_cast<std::size_t>(added - result.added.begin()));
+      v.dot = dot;
+      row.versions.push_back(std::move(v));
+    } else if (const auto* v = put.base.find(dot)) {
+      row.versions.push_back(*v);
+    } else {
+      forget_row(row_id);
+      return nullptr;
+    }
+  }
+  return store(row_id, std::move(row), sent_ms, false);
+}
+
+void Namespace::own_change(const DirectoryId& id, const std::vector<RowPut>& rows) {
+  const auto it = directories_.find(id);
+  if (it == directories_.end()) return;
+  for (const auto& row : rows) {
+    for (const auto& v : row.add) {
+      it->second.stat = std::max(it->second.stat, PartitionStat{v.hlc, v.time_ns});
+    }
+  }
+}
+
+Task<Result<Unit>> Namespace::put_directory(DirectoryId id, Row base, DirectoryAttributes attributes, Version version,
+                                            bool made) {
+  const auto sent_ms = env_.mono_ms();
+  RowPut put;
+  put.base = std::move(base);
+  put.add.push_back(std::move(version));
+  std::vector<RowPut> rows;
+  rows.push_back(put);
+  PutOptions options;
+  auto done = co_await client_.put(volume_, partition_key(id), std::move(rows), options);
+  if (!done) {
+    forget_directory(id);
+    co_return pass(std::move(done));
+  }
+  const auto& result = done->rows.at(0);
+  const bool alone = result.live.size() == 1 && result.live == result.added;
+  if (!alone) {
+    forget_directory(id);
+    co_return Unit{};
+  }
+  Version v = put.add.front();
+  v.dot = result.added.front();
+  auto& d = directories_[id];
+  d.row.context = result.context;
+  d.row.versions.assign(1, std::move(v));
+  d.attributes = attributes;
+  if (made) {
+    d.fetched_ms = sent_ms;
+    d.complete_ms = sent_ms;
+    d.made_here = true;
+  }
+  co_return Unit{};
+}
+
+// --- locks ---
+
+Namespace::Lock& Namespace::Lock::operator=(Lock&& other) noexcept {
+  if (this != &other) {
+    release();
+    owner_ = std::exchange(other.owner_, nullptr);
+    id_ = std::move(other.id_);
+    mutex_ = std::move(other.mutex_);
+    guard_ = std::move(other.guard_);
+  }
+  return *this;
+}
+
+void Namespace::Lock::release() {
+  auto* owner = std::exchange(owner_, nullptr);
+  if (owner == nullptr) return;
+  const auto mutex = std::move(mutex_);
+  guard_.release();  // whoever waited runs now, and may have let go again when this returns
+  const auto it = owner->locks_.find(id_);
+  if (it != owner->locks_.end() && it->second == mutex && mutex->idle()) owner->locks_.erase(it);
+}
+
+Task<Namespace::Lock> Namespace::lock(RowId id) {
+  auto& slot = locks_[id];
+  if (!slot) slot = std::make_shared<AsyncMutex>();
+  Lock lock;
+  lock.mutex_ = slot;
+  lock.id_ = id;
+  lock.owner_ = this;
+  lock.guard_ = co_await lock.mutex_->lock();
+  co_return std::move(lock);
+}
+
+// --- what processes were shown ---
+
+void Namespace::remember_open(const RowId& id, const std::string& name, RowPtr state, const Caller& caller) {
+  if (caller.thread == 0 || !state) return;
+  const auto it = opens_.find(id);
+  if (it == opens_.end()) opens_order_.push_back(id);
+  auto& opens = it == opens_.end() ? opens_[id] : it->second;
+  std::erase_if(opens, [&](const Open& o) { return o.thread == caller.thread && o.name == name; });
+  if (opens.size() == kMaxOpensOfRow) opens.pop_front();
+  opens.push_back(Open{caller.thread, env_.mono_ms(), name, std::move(state), {}});
+}
+
+std::optional<Namespace::Seen> Namespace::seen_by(const RowId& id, const std::string& name,
+                                                  const std::vector<Dot>& dots, const Caller& caller) {
+  const auto it = opens_.find(id);
+  if (it == opens_.end() || caller.thread == 0) return std::nullopt;
+  const auto& opens = it->second;
+  const auto open = std::find_if(opens.rbegin(), opens.rend(), [&](const Open& o) {
+    return o.name == name && env_.same_process(o.thread, o.at_ms, caller.thread);
+  });
+  if (open == opens.rend()) return std::nullopt;
+  Seen seen;
+  seen.state = open->state;
+  seen.shown = open->state->view.find(name);
+  for (const auto& dot : dots) {
+    if (open->state->row.context.covers(dot) || contains(open->own, dot)) seen.dots.push_back(dot);
+  }
+  return seen;
+}
+
+}  // namespace kinfs::fs

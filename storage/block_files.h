@@ -1,0 +1,67 @@
+// Immutable blocks in append-only segment files: each byte of a block is written once.
+//
+// A segment is a 16-byte header and blocks, end to end, up to 256 MiB. Which block lies where is known by the
+// caller's index alone; it adds its entry after append(), and syncs its log after sync(). So after a power cut an
+// entry may point at bytes that never came to the disk, and never at those of another block unnoticed: read()
+// checks the hash. A tail that no entry points to is skipped over.
+//
+// Why not RocksDB's values or BlobDB: tests/bench/block_bench.cc measures them side by side.
+//
+// Threading: append() from one thread at a time; everything else from any thread, concurrently with it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "storage/bytes.h"
+#include "storage/record_codec.h"
+#include "storage/result.h"
+
+namespace kinfs {
+
+class BlockFiles {
+ public:
+  static constexpr std::uint64_t kSegmentBytes = 256ull << 20;
+
+  /// `directory` exists. kFormat for a segment of another version, kIo when it cannot be read.
+  static Result<std::unique_ptr<BlockFiles>> open(std::string directory);
+  ~BlockFiles();
+
+  /// Returns when the bytes are in the kernel. kNoSpace or kIo leave everything before as it was.
+  Result<BlockLocation> append(ByteView bytes);
+  /// kCorrupt when the bytes there do not hash to `hash`, or are not there.
+  Result<SharedBytes> read(const BlockLocation& at, const Digest256& hash) const;
+  /// Whether the segment reaches that far; reads nothing.
+  bool holds(const BlockLocation& at) const;
+  /// Everything appended before the call is on the disk when it returns. After one failure it fails for good: the
+  /// kernel may have dropped what it could not write, and would report the next fdatasync as done.
+  Result<void> sync();
+  /// Length of all segments; what no index entry points to is included.
+  std::uint64_t bytes() const;
+
+ private:
+  class File;
+
+  explicit BlockFiles(std::string directory) : directory_(std::move(directory)) {}
+
+  std::string path_of(std::uint32_t segment) const;
+  Result<void> find_segments();
+  Result<std::shared_ptr<File>> file_of(std::uint32_t segment) const;
+  Result<std::shared_ptr<File>> start_segment(std::uint32_t segment);
+  Result<std::shared_ptr<File>> file_to_append(std::size_t bytes);
+
+  const std::string directory_;
+  std::mutex sync_mutex_;     // held through a sync, so that a second one waits for what the first took over
+  mutable std::mutex mutex_;  // guards all below; taken after sync_mutex_; never held during I/O on blocks
+  std::map<std::uint32_t, std::uint64_t> sizes_;
+  mutable std::map<std::uint32_t, std::shared_ptr<File>> files_;  // a bounded cache of open ones
+  std::map<std::uint32_t, std::shared_ptr<File>> dirty_;
+  std::uint32_t current_ = 0;  // the segment appended to; 0: none yet
+  std::optional<Error> sync_failure_;
+};
+
+}  // namespace kinfs

@@ -1,0 +1,36 @@
+// The frame around what a node keeps: is this directory ours, of this version, and free? See rocks_store.h.
+#pragma once
+
+#include <string>
+
+#include "storage/result.h"
+
+namespace kinfs {
+
+/// A locked data directory. The lock ends with the object.
+class DataDirectory {
+ public:
+  /// Looks before it touches: a foreign directory is left as it was, to the byte.
+  static Result<DataDirectory> claim(const std::string& path, int format_version);
+  DataDirectory(DataDirectory&& other) noexcept;
+  DataDirectory& operator=(DataDirectory&&) = delete;
+  ~DataDirectory();
+
+  /// True until commit(): its contents are not complete, and may be made anew.
+  bool fresh() const { return fresh_; }
+  /// What was fresh is complete, durably.
+  Result<void> commit();
+  const std::string& path() const { return path_; }
+
+ private:
+  DataDirectory(std::string path, int version) : path_(std::move(path)), version_(version) {}
+  Result<void> lock();
+  Result<void> check_format();
+
+  std::string path_;
+  int version_;
+  int lock_fd_ = -1;
+  bool fresh_ = false;
+};
+
+}  // namespace kinfs

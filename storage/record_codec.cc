@@ -1,0 +1,435 @@
+// See record_codec.h. Each decoder moves the strings out of the parsed message, so that a value is copied once.
+#include "storage/record_codec.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "storage/record.pb.h"
+
+namespace kinfs {
+namespace {
+
+tl::unexpected<Error> corrupt(std::string text) { return fail(Errc::kCorrupt, std::move(text)); }
+
+template <class Message>
+Result<void> parse(Message& out, ByteView bytes, std::string_view what) {
+  if (bytes.size() > static_cast<std::size_t>(std::numeric_limits<int>::max()) ||
+      !out.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return corrupt(fmt::format("a {} of {} bytes does not parse: it was cut or changed", what, bytes.size()));
+  }
+  return {};
+}
+
+template <class Message>
+Result<void> known(const Message& m, std::string_view what) {
+  if (m.GetReflection()->GetUnknownFields(m).empty()) return {};
+  return fail(Errc::kFormat, fmt::format("a {} has fields that this version of kinfs does not know: upgrade", what));
+}
+
+Bytes serialize(const google::protobuf::MessageLite& m) {
+  Bytes out;
+  m.SerializeToString(&out);
+  return out;
+}
+
+// --- Version ---
+
+void to_proto(const Version& v, record::Version& out) {
+  out.set_dot_node(static_cast<std::uint64_t>(v.dot.node));
+  out.set_dot_counter(v.dot.counter);
+  out.set_client(static_cast<std::uint64_t>(v.event.client));
+  out.set_boot(v.event.boot);
+  out.set_sequence(v.event.sequence);
+  out.set_hlc(v.hlc.value);
+  out.set_time_ns(v.time_ns);
+  out.set_host(v.host);
+  out.set_tombstone(v.tombstone);
+  for (const Ancestor& a : v.lineage) {
+    record::Ancestor& p = *out.add_lineage();
+    p.set_client(static_cast<std::uint64_t>(a.event.client));
+    p.set_boot(a.event.boot);
+    p.set_sequence(a.event.sequence);
+    p.set_hlc(a.hlc.value);
+    p.set_root(a.root);
+  }
+  out.set_value(v.value);
+}
+
+Result<Version> from_proto(record::Version& in) {
+  if (auto ok = known(in, "version"); !ok) return pass(std::move(ok));
+  if (in.dot_counter() == 0 && in.dot_node() != 0) return corrupt("a version names a node but no counter");
+  if (in.host().size() > kMaxHostBytes) return corrupt("a version's host name is over 255 bytes");
+  if (in.value().size() > kMaxValueBytes) {
+    return corrupt(fmt::format("a version's value has {} bytes, over {}", in.value().size(), kMaxValueBytes));
+  }
+  if (in.lineage_size() > static_cast<int>(kMaxLineage)) {
+    return corrupt(fmt::format("a version has {} ancestors, over {}", in.lineage_size(), kMaxLineage));
+  }
+  Version v;
+  v.dot = {NodeId{in.dot_node()}, in.dot_counter()};
+  v.event = {ClientId{in.client()}, in.boot(), in.sequence()};
+  v.hlc.value = in.hlc();
+  v.time_ns = in.time_ns();
+  v.host = std::move(*in.mutable_host());
+  v.tombstone = in.tombstone();
+  v.lineage.reserve(static_cast<std::size_t>(in.lineage_size()));
+  for (record::Ancestor& a : *in.mutable_lineage()) {
+    if (auto ok = known(a, "version's ancestor"); !ok) return pass(std::move(ok));
+    if (a.root().size() > kMaxRootBytes) return corrupt("an ancestor's root is over 64 bytes");
+    v.lineage.push_back({{ClientId{a.client()}, a.boot(), a.sequence()}, {a.hlc()}, std::move(*a.mutable_root())});
+  }
+  v.value = std::move(*in.mutable_value());
+  return v;
+}
+
+// --- Context ---
+
+void to_proto(const CausalContext& c, record::Row& out) {
+  for (const auto& e : c.nodes()) {
+    out.add_node(static_cast<std::uint64_t>(e.key));
+    out.add_counter_after(e.after);
+    out.add_counter_last(e.last);
+  }
+  for (const auto& e : c.clients()) {
+    out.add_client(static_cast<std::uint64_t>(e.key.client));
+    out.add_boot(e.key.boot);
+    out.add_sequence_after(e.after);
+    out.add_sequence_last(e.last);
+  }
+}
+
+/// Intervals come as CausalContext keeps them: anything else would be merged into other intervals than were sent.
+template <class Key>
+Result<void> add_interval(CausalContext& c, const std::vector<Interval<Key>>& before, const Interval<Key>& i) {
+  if (i.last <= i.after) return corrupt("a causal context has an empty interval");
+  if (!before.empty()) {
+    const auto& p = before.back();
+    if (i.key < p.key || (i.key == p.key && i.after <= p.last)) {
+      return corrupt("a causal context's intervals are not ascending");
+    }
+  }
+  c.add(i);
+  return {};
+}
+
+Result<CausalContext> context_from_proto(const record::Row& in) {
+  if (in.node_size() != in.counter_after_size() || in.node_size() != in.counter_last_size() ||
+      in.client_size() != in.boot_size() || in.client_size() != in.sequence_after_size() ||
+      in.client_size() != in.sequence_last_size()) {
+    return corrupt("a causal context has columns of different lengths");
+  }
+  CausalContext c;
+  for (int i = 0; i < in.node_size(); ++i) {
+    const Interval<NodeId> interval{NodeId{in.node(i)}, in.counter_after(i), in.counter_last(i)};
+    if (auto ok = add_interval(c, c.nodes(), interval); !ok) return pass(std::move(ok));
+  }
+  for (int i = 0; i < in.client_size(); ++i) {
+    const Interval<ClientBoot> interval{{ClientId{in.client(i)}, in.boot(i)}, in.sequence_after(i), in.sequence_last(i)};
+    if (auto ok = add_interval(c, c.clients(), interval); !ok) return pass(std::move(ok));
+  }
+  return c;
+}
+
+/// The next version belongs after the last one: by dot, and by digest where one dot has several.
+Result<void> check_order(const Row& row, const Version& next) {
+  if (next.dot.counter == 0) return corrupt("a row holds a version without a dot");
+  if (!row.context.covers(next.dot)) return corrupt("a row's context does not cover the dot of its version");
+  if (!row.context.covers(next.event)) return corrupt("a row's context does not cover the event of its version");
+  if (row.versions.empty() || row.versions.back().dot < next.dot) return {};
+  if (row.versions.back().dot == next.dot && row.versions.back().digest() < next.digest()) return {};
+  return corrupt("a row's versions are not ascending");
+}
+
+/// What decode_row would refuse is refused before it is stored.
+Result<void> check_row(const Row& row) {
+  for (std::size_t i = 0; i < row.versions.size(); ++i) {
+    const Version& v = row.versions[i];
+    if (v.value.size() > kMaxValueBytes) {
+      return fail(Errc::kTooLarge, fmt::format("a value of {} bytes is over {}", v.value.size(), kMaxValueBytes));
+    }
+    if (v.host.size() > kMaxHostBytes) return fail(Errc::kNameTooLong, "a host name is over 255 bytes");
+    if (v.lineage.size() > kMaxLineage) return fail(Errc::kInvalid, "a version has more than 16 ancestors");
+    for (const Ancestor& a : v.lineage) {
+      if (a.root.size() > kMaxRootBytes) return fail(Errc::kInvalid, "an ancestor's root is over 64 bytes");
+    }
+    if (v.dot.counter == 0 || !row.context.covers(v.dot) || !row.context.covers(v.event)) {
+      return fail(Errc::kInvalid, "a row's context does not cover one of its versions");
+    }
+    if (i == 0 || row.versions[i - 1].dot < v.dot) continue;
+    if (row.versions[i - 1].dot != v.dot || row.versions[i - 1].digest() >= v.digest()) {
+      return fail(Errc::kInvalid, "a row's versions are not ascending");
+    }
+  }
+  return {};
+}
+
+// --- Keys ---
+
+void append_escaped(Bytes& out, ByteView raw) {
+  for (const char c : raw) {
+    out.push_back(c);
+    if (c == '\0') out.push_back('\xff');
+  }
+  out.append({'\0', '\1'});
+}
+
+/// Reads an escaped string from the front of `in` and removes it.
+Result<Bytes> take_escaped(ByteView& in) {
+  Bytes out;
+  for (std::size_t i = 0; i + 1 < in.size(); ++i) {
+    if (in[i] != '\0') {
+      out.push_back(in[i]);
+    } else if (in[i + 1] == '\1') {
+      in.remove_prefix(i + 2);
+      return out;
+    } else if (in[i + 1] == '\xff') {
+      out.push_back('\0');
+      ++i;
+    } else {
+      break;
+    }
+  }
+  return corrupt("a stored key is cut or not escaped as keys are");
+}
+
+std::uint32_t read_be(ByteView in, std::size_t at, std::size_t size) {
+  std::uint32_t v = 0;
+  for (std::size_t i = 0; i < size; ++i) v = v << 8 | static_cast<unsigned char>(in[at + i]);
+  return v;
+}
+
+constexpr std::size_t kPlaceBytes = 2 + 4;  // partition and volume
+
+}  // namespace
+
+Bytes encode_row(const Row& row) {
+  record::Row p;
+  to_proto(row.context, p);
+  for (const Version& v : row.versions) to_proto(v, *p.add_version());
+  return serialize(p);
+}
+
+Result<Row> decode_row(ByteView bytes) {
+  record::Row p;
+  if (auto ok = parse(p, bytes, "row"); !ok) return pass(std::move(ok));
+  if (auto ok = known(p, "row"); !ok) return pass(std::move(ok));
+  auto context = context_from_proto(p);
+  if (!context) return pass(std::move(context));
+  Row row;
+  row.context = std::move(*context);
+  row.versions.reserve(static_cast<std::size_t>(p.version_size()));
+  for (record::Version& pv : *p.mutable_version()) {
+    auto v = from_proto(pv);
+    if (!v) return pass(std::move(v));
+    if (auto ok = check_order(row, *v); !ok) return pass(std::move(ok));
+    row.versions.push_back(std::move(*v));
+  }
+  return row;
+}
+
+Bytes encode_version(const Version& version) {
+  record::Version p;
+  to_proto(version, p);
+  return serialize(p);
+}
+
+Result<Version> decode_version(ByteView bytes) {
+  record::Version p;
+  if (auto ok = parse(p, bytes, "version"); !ok) return pass(std::move(ok));
+  return from_proto(p);
+}
+
+Bytes encode_context(const CausalContext& context) {
+  record::Row p;
+  to_proto(context, p);
+  return serialize(p);
+}
+
+Result<CausalContext> decode_context(ByteView bytes) {
+  record::Row p;
+  if (auto ok = parse(p, bytes, "causal context"); !ok) return pass(std::move(ok));
+  if (auto ok = known(p, "causal context"); !ok) return pass(std::move(ok));
+  if (p.version_size() != 0) return corrupt("a causal context holds versions");
+  return context_from_proto(p);
+}
+
+Bytes encode_meta(const NodeMeta& meta) {
+  record::NodeMeta p;
+  p.set_node(static_cast<std::uint64_t>(meta.node));
+  p.set_cluster_id(meta.cluster_id);
+  p.set_counter_reserved(meta.counter_reserved);
+  p.set_hlc_reserved(meta.hlc_reserved.value);
+  p.set_boot(meta.boot);
+  p.set_counter_floor(meta.counter_floor);
+  p.set_machine_boot(meta.machine_boot);
+  return serialize(p);
+}
+
+Result<NodeMeta> decode_meta(ByteView bytes) {
+  record::NodeMeta p;
+  if (auto ok = parse(p, bytes, "node record"); !ok) return pass(std::move(ok));
+  if (auto ok = known(p, "node record"); !ok) return pass(std::move(ok));
+  if (p.cluster_id().size() != 16) return corrupt("the node record's cluster id does not have 16 bytes");
+  NodeMeta meta;
+  meta.node = NodeId{p.node()};
+  meta.cluster_id = std::move(*p.mutable_cluster_id());
+  meta.counter_reserved = p.counter_reserved();
+  meta.hlc_reserved = {p.hlc_reserved()};
+  meta.boot = p.boot();
+  meta.counter_floor = p.counter_floor();
+  meta.machine_boot = std::move(*p.mutable_machine_boot());
+  return meta;
+}
+
+Bytes encode_location(const BlockLocation& location) {
+  record::BlockLocation p;
+  p.set_segment(location.segment);
+  p.set_offset(location.offset);
+  p.set_length(location.length);
+  return serialize(p);
+}
+
+Result<BlockLocation> decode_location(ByteView bytes) {
+  record::BlockLocation p;
+  if (auto ok = parse(p, bytes, "block's index entry"); !ok) return pass(std::move(ok));
+  if (auto ok = known(p, "block's index entry"); !ok) return pass(std::move(ok));
+  if (p.segment() == 0) return corrupt("a block's index entry names no segment");
+  if (p.length() > kMaxBlockBytes) return corrupt("a block's index entry names a length over the limit");
+  if (p.offset() > std::numeric_limits<std::uint64_t>::max() / 4) return corrupt("a block's index entry is far off");
+  return BlockLocation{p.segment(), p.offset(), p.length()};
+}
+
+Bytes encode_stat(const PartitionStat& stat) {
+  Bytes out;
+  out.reserve(16);
+  append_be64(out, stat.last_hlc.value);
+  append_be64(out, static_cast<std::uint64_t>(stat.last_time_ns));
+  return out;
+}
+
+Result<PartitionStat> decode_stat(ByteView bytes) {
+  if (bytes.size() != 16) return corrupt("a partition's latest change does not have 16 bytes");
+  return PartitionStat{{read_be64(bytes, 0)}, static_cast<std::int64_t>(read_be64(bytes, 8))};
+}
+
+PartitionStat stat_of(const Row& row) {
+  PartitionStat latest;
+  for (const Version& v : row.versions) latest = std::max(latest, PartitionStat{v.hlc, v.time_ns});
+  return latest;
+}
+
+std::size_t scan_weight(ByteView sort_key, const Row& row) {
+  std::size_t bytes = sort_key.size() + 24 * row.context.nodes().size() + 32 * row.context.clients().size();
+  for (const Version& v : row.versions) {
+    bytes += 64 + v.host.size() + v.value.size();
+    for (const Ancestor& a : v.lineage) bytes += 32 + a.root.size();
+  }
+  return bytes;
+}
+
+Result<void> check_row_key(const RowKey& key) {
+  const std::size_t longest = std::max(key.partition_key.size(), key.sort_key.size());
+  if (longest <= kMaxKeyBytes) return {};
+  return fail(Errc::kNameTooLong, fmt::format("a key of {} bytes is over the limit of {}", longest, kMaxKeyBytes));
+}
+
+Result<void> check_block_key(const BlockKey& key) {
+  if (key.file_id.size() <= kMaxFileIdBytes) return {};
+  return fail(Errc::kNameTooLong, fmt::format("a file id of {} bytes is over {}", key.file_id.size(), kMaxFileIdBytes));
+}
+
+Result<void> check_batch(const Batch& batch) {
+  for (const auto& [key, row] : batch.rows) {
+    if (auto ok = check_row_key(key); !ok) return ok;
+    if (auto ok = check_row(row); !ok) return ok;
+  }
+  for (const Hint& h : batch.add_hints) {
+    if (h.sequence == 0) return fail(Errc::kInvalid, "a hint has no sequence");
+    if (auto ok = check_row_key(h.key); !ok) return ok;
+  }
+  for (const BlockHint& h : batch.add_block_hints) {
+    if (h.sequence == 0) return fail(Errc::kInvalid, "a block hint has no sequence");
+    if (auto ok = check_block_key(h.key); !ok) return ok;
+  }
+  if (batch.meta && batch.meta->cluster_id.size() != 16) {
+    return fail(Errc::kInvalid, "a node record's cluster id must have 16 bytes");
+  }
+  return {};
+}
+
+Bytes row_key_prefix(VolumeId volume, ByteView partition_key) {
+  Bytes out;
+  out.reserve(kPlaceBytes + partition_key.size() + 16);
+  append_be16(out, partition_of(volume, partition_key));
+  append_be32(out, static_cast<std::uint32_t>(volume));
+  append_escaped(out, partition_key);
+  return out;
+}
+
+Bytes row_key_bytes(const RowKey& key) { return row_key_prefix(key.volume, key.partition_key) + key.sort_key; }
+
+Result<RowKey> parse_row_key(ByteView bytes) {
+  if (bytes.size() < kPlaceBytes) return corrupt("a stored row key is cut");
+  RowKey key;
+  const std::uint32_t partition = read_be(bytes, 0, 2);
+  key.volume = VolumeId{read_be(bytes, 2, 4)};
+  bytes.remove_prefix(kPlaceBytes);
+  auto partition_key = take_escaped(bytes);
+  if (!partition_key) return pass(std::move(partition_key));
+  key.partition_key = std::move(*partition_key);
+  key.sort_key = Bytes(bytes);
+  if (partition_of(key.volume, key.partition_key) != partition) return corrupt("a stored row lies in a wrong partition");
+  return key;
+}
+
+Bytes block_key_bytes(const BlockKey& key) {
+  Bytes out;
+  out.reserve(kPlaceBytes + key.file_id.size() + 8 + 48);
+  append_be16(out, partition_of(key.volume, block_partition_key(key)));
+  append_be32(out, static_cast<std::uint32_t>(key.volume));
+  append_escaped(out, key.file_id);
+  append_be64(out, key.span);
+  out.append(view_of(key.hash));
+  return out;
+}
+
+Result<BlockKey> parse_block_key(ByteView bytes) {
+  if (bytes.size() < kPlaceBytes) return corrupt("a stored block key is cut");
+  BlockKey key;
+  const std::uint32_t partition = read_be(bytes, 0, 2);
+  key.volume = VolumeId{read_be(bytes, 2, 4)};
+  bytes.remove_prefix(kPlaceBytes);
+  auto file_id = take_escaped(bytes);
+  if (!file_id) return pass(std::move(file_id));
+  if (bytes.size() != 8 + key.hash.size()) return corrupt("a stored block key is cut");
+  key.file_id = std::move(*file_id);
+  key.span = read_be64(bytes);
+  std::copy_n(reinterpret_cast<const std::uint8_t*>(bytes.data()) + 8, key.hash.size(), key.hash.begin());
+  if (partition_of(key.volume, block_partition_key(key)) != partition) {
+    return corrupt("a stored block lies in a wrong partition");
+  }
+  return key;
+}
+
+Bytes hint_order_key(HintKind kind, NodeId target, std::uint64_t sequence) {
+  Bytes out(1, static_cast<char>(kind));
+  append_be64(out, static_cast<std::uint64_t>(target));
+  append_be64(out, sequence);
+  return out;
+}
+
+Bytes hint_index_key(HintKind kind, NodeId target, ByteView key_bytes) {
+  Bytes out(1, static_cast<char>(static_cast<char>(kind) - 'a' + 'A'));
+  append_be64(out, static_cast<std::uint64_t>(target));
+  out.append(key_bytes);
+  return out;
+}
+
+Result<HintOrder> parse_hint_order_key(HintKind kind, ByteView bytes) {
+  if (bytes.size() != 17 || bytes[0] != static_cast<char>(kind)) return corrupt("a stored hint's key is cut");
+  return HintOrder{NodeId{read_be64(bytes, 1)}, read_be64(bytes, 9)};
+}
+
+}  // namespace kinfs

@@ -1,0 +1,135 @@
+// What kinfs.toml may say, and what is said about everything else.
+#include "daemon/config.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+namespace kinfs::daemon {
+namespace {
+
+const std::string kKeyA(64, 'a');
+const std::string kKeyB(64, 'b');
+
+std::string member(const std::string& name, int port, const std::string& key) {
+  return "[[cluster.member]]\nname = \"" + name + "\"\naddress = \"tcp://127.0.0.1:" + std::to_string(port) +
+         "\"\npublic_key = \"" + key + "\"\n";
+}
+
+TEST(Config, AnEmptyFileIsAClusterOfOne) {
+  const auto config = parse_config("", "f", "alma");
+  ASSERT_TRUE(config) << config.error().text;
+  EXPECT_EQ(config->name, "alma");
+  EXPECT_EQ(config->listen, "tcp://0.0.0.0:7946");
+  EXPECT_EQ(config->socket, kDefaultSocket);
+  EXPECT_EQ(config->data_dir, "/var/lib/kinfs");
+  EXPECT_EQ(config->quorum.n, 1u);
+  EXPECT_EQ(config->quorum.r, 1u);
+  EXPECT_EQ(config->quorum.w, 1u);
+  EXPECT_TRUE(config->members.empty());
+}
+
+TEST(Config, EverythingSet) {
+  const auto config = parse_config(
+      "[node]\nname = \"b\"\nlisten = \"tcp://[::1]:1\"\ndata_dir = \"/d\"\nsocket = \"/s\"\nkey_file = \"/k\"\n"
+      "[quorum]\nn = 2\nr = 2\nw = 1\n[log]\nlevel = \"debug\"\nfile = \"/l\"\n"
+      "[cluster]\nid = \"c\"\nseeds = [\"a\"]\ncut = [\"a\"]\n" + member("a", 1, kKeyA) + member("b", 2, kKeyB),
+      "f", "other");
+  ASSERT_TRUE(config) << config.error().text;
+  EXPECT_EQ(config->name, "b");
+  EXPECT_EQ(config->members.size(), 2u);
+  EXPECT_EQ(config->members[1].public_key, Bytes(32, '\xbb'));
+  EXPECT_EQ(config->quorum.n, 2u);
+  EXPECT_EQ(config->quorum.w, 1u);
+  EXPECT_EQ(config->seeds, std::vector<std::string>{"a"});
+  EXPECT_EQ(config->cut, std::vector<std::string>{"a"});
+  EXPECT_EQ(config->log_level, "debug");
+}
+
+TEST(Config, ReplicasAreNeverMoreThanHosts) {
+  const auto config = parse_config("[quorum]\nn = 3\nr = 2\n[cluster]\n" + member("a", 1, kKeyA) + member("b", 2, kKeyB),
+                                   "f", "a");
+  ASSERT_TRUE(config) << config.error().text;
+  EXPECT_EQ(config->quorum.n, 2u);
+  EXPECT_EQ(config->quorum.r, 2u);
+  EXPECT_EQ(config->quorum.w, 2u);
+}
+
+struct Wrong {
+  const char* what;
+  std::string text;
+  std::vector<std::string> says;
+};
+
+class WrongConfig : public testing::TestWithParam<Wrong> {};
+
+TEST_P(WrongConfig, IsRefusedWithLineAndWords) {
+  const auto config = parse_config(GetParam().text, "kinfs.toml", "a");
+  ASSERT_FALSE(config);
+  EXPECT_EQ(config.error().code, Errc::kInvalid);
+  for (const auto& word : GetParam().says) {
+    EXPECT_NE(config.error().text.find(word), std::string::npos) << "no " << word << " in:\n" << config.error().text;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, WrongConfig,
+    testing::Values(
+        Wrong{"mistyped_key", "[node]\nname = \"a\"\nlisen = \"tcp://h:1\"\n",
+              {"kinfs.toml:3:", "node.lisen", "did you mean node.listen?"}},
+        Wrong{"mistyped_section", "\n[nod]\n", {"kinfs.toml:2:", "nod", "did you mean node?"}},
+        Wrong{"key_of_another_section", "[node]\nseeds = []\n", {"kinfs.toml:2:", "did you mean cluster.seeds?"}},
+        Wrong{"nothing_near", "[node]\nzzzzzzzzzz = 1\n", {"kinfs.toml:2:", "known here: name, listen"}},
+        Wrong{"key_case", "[quorum]\nN = 3\n", {"kinfs.toml:2:", "did you mean quorum.n?"}},
+        Wrong{"wrong_type", "[node]\nname = 7\n", {"kinfs.toml:2:", "node.name must be a string", "an integer"}},
+        Wrong{"wrong_type_list", "[cluster]\nseeds = \"a\"\n", {"kinfs.toml:2:", "cluster.seeds must be a list"}},
+        Wrong{"wrong_type_in_list", "[cluster]\nseeds = [1]\n", {"kinfs.toml:2:", "an integer where a name"}},
+        Wrong{"section_as_value", "quorum = 3\n", {"kinfs.toml:1:", "[quorum]"}},
+        Wrong{"fraction", "[quorum]\nn = 1.5\n", {"kinfs.toml:2:", "quorum.n must be an integer"}},
+        Wrong{"zero", "[quorum]\nn = 0\n", {"kinfs.toml:2:", "between 1 and 15"}},
+        Wrong{"huge", "[quorum]\nn = 9223372036854775807\n", {"kinfs.toml:2:", "between 1 and 15"}},
+        Wrong{"empty_string", "[node]\nsocket = \"\"\n", {"kinfs.toml:2:", "node.socket is empty"}},
+        Wrong{"relative_path", "[node]\ndata_dir = \"data\"\n", {"kinfs.toml:2:", "absolute path"}},
+        Wrong{"long_socket", "[node]\nsocket = \"/" + std::string(120, 's') + "\"\n", {"kinfs.toml:2:", "107 bytes"}},
+        Wrong{"zero_byte", "[node]\nsocket = \"/a\\u0000b\"\n", {"kinfs.toml:2:", "zero byte"}},
+        Wrong{"bad_name", "[node]\nname = \"a b\"\n", {"kinfs.toml:2:", "node.name must be"}},
+        Wrong{"no_scheme", "[node]\nlisten = \"1.2.3.4:5\"\n", {"kinfs.toml:2:", "does not begin with tcp://"}},
+        Wrong{"no_port", "[node]\nlisten = \"tcp://1.2.3.4\"\n", {"kinfs.toml:2:", "no port"}},
+        Wrong{"no_host", "[node]\nlisten = \"tcp://:1\"\n", {"kinfs.toml:2:", "names no host"}},
+        Wrong{"port_range", "[node]\nlisten = \"tcp://h:65536\"\n", {"kinfs.toml:2:", "1 to 65535"}},
+        Wrong{"log_level", "[log]\nlevel = \"inof\"\n", {"kinfs.toml:2:", "did you mean info?"}},
+        Wrong{"not_toml", "[node]\nname = \n", {"kinfs.toml:2:", "not TOML"}},
+        Wrong{"twice", "[node]\nname = \"a\"\nname = \"a\"\n", {"kinfs.toml:3:", "not TOML"}},
+        Wrong{"member_as_table", "[cluster.member]\nname = \"a\"\n", {"kinfs.toml:1:", "[[cluster.member]]"}},
+        Wrong{"member_incomplete", "[[cluster.member]]\nname = \"a\"\n", {"kinfs.toml:1:", "no address", "no public_key"}},
+        Wrong{"member_key", member("a", 1, "abcd"), {"kinfs.toml:4:", "64 hexadecimal digits"}},
+        Wrong{"member_key_no_hex", member("a", 1, std::string(64, 'x')), {"kinfs.toml:4:", "64 hexadecimal digits"}},
+        Wrong{"same_name", member("a", 1, kKeyA) + member("a", 2, kKeyB), {"kinfs.toml:5:", "two members are called a"}},
+        Wrong{"same_key", member("a", 1, kKeyA) + member("b", 2, kKeyA), {"kinfs.toml:5:", "same public_key"}},
+        Wrong{"same_address", member("a", 1, kKeyA) + member("b", 1, kKeyB), {"kinfs.toml:5:", "same address"}},
+        Wrong{"not_a_member", member("bert", 1, kKeyA), {"kinfs.toml", "node.name is a", "members: bert"}},
+        Wrong{"unknown_seed", "[cluster]\nseeds = [\"hots1\"]\n" + member("a", 1, kKeyA) + member("host1", 2, kKeyB),
+              {"kinfs.toml:2:", "hots1", "did you mean host1?"}},
+        Wrong{"quorum_too_small", "[quorum]\nr = 1\nw = 1\n[cluster]\n" + member("a", 1, kKeyA) + member("b", 2, kKeyB),
+              {"kinfs.toml:1:", "r + w must be greater than n"}},
+        Wrong{"quorum_over_n", "[quorum]\nn = 2\nr = 3\n", {"kinfs.toml:1:", "cannot be greater than n"}},
+        Wrong{"several_at_once", "[node]\nnmae = \"a\"\n[log]\nlevel = 1\n", {"kinfs.toml:2:", "kinfs.toml:4:"}}),
+    [](const auto& wrong) { return std::string(wrong.param.what); });
+
+TEST(Config, TheFile) {
+  EXPECT_EQ(load_config("/nonexistent/kinfs.toml").error().code, Errc::kNotFound);
+  const auto directory = load_config("/");
+  ASSERT_FALSE(directory);
+  EXPECT_NE(directory.error().text.find("/"), std::string::npos);
+}
+
+TEST(NearestName, IsCarefulWithShortWords) {
+  EXPECT_EQ(nearest_name("listne", {"name", "listen"}), "listen");
+  EXPECT_EQ(nearest_name("x", {"n", "r", "w"}), "");
+  EXPECT_EQ(nearest_name("W", {"n", "r", "w"}), "w");
+  EXPECT_EQ(nearest_name("completely", {"name", "listen"}), "");
+}
+
+}  // namespace
+}  // namespace kinfs::daemon

@@ -1,0 +1,75 @@
+"""One big file through two mounts: the same bytes, in memory that does not grow with it.
+
+Usage: big_file.py [--mib N]; 256 unless told.
+"""
+import hashlib
+import os
+import re
+import sys
+
+import lab as e2e
+from lab import LabTest, read
+
+MIB = 256
+MAX_RESIDENT_MIB = 300
+
+
+def chunk(i):
+    """1 MiB that differs for each i and does not compress."""
+    return hashlib.shake_128(i.to_bytes(8, "big")).digest(1 << 20)
+
+
+class BigFile(LabTest):
+    def resident(self):
+        """Peak resident memory in MiB of each daemon and mount of the lab."""
+        found = {}
+        for pid, arguments in e2e.processes_of(self.lab.root):
+            status = read(f"/proc/{pid}/status").decode()
+            if peak := re.search(r"VmHWM:\s+(\d+) kB", status):
+                found[f"{os.path.basename(arguments.split()[0])} {pid}"] = int(peak.group(1)) // 1024
+        return found
+
+    def test_stream(self):
+        written = hashlib.sha256()
+        with open(self.path(1, "big"), "wb") as file:
+            for i in range(MIB):
+                file.write(chunk(i))
+                written.update(chunk(i))
+        seen = hashlib.sha256()
+        with open(self.path(2, "big"), "rb") as file:
+            while data := file.read(1 << 20):
+                seen.update(data)
+        self.assertEqual(os.path.getsize(self.path(2, "big")), MIB << 20)
+        self.assertEqual(seen.hexdigest(), written.hexdigest())
+        with open(self.path(3, "big"), "rb") as file:
+            file.seek((MIB - 1) << 20)
+            self.assertEqual(file.read(), chunk(MIB - 1))
+        peaks = self.resident()
+        print("peak resident MiB:", peaks, file=sys.stderr)
+        self.assertEqual(len(peaks), 6)
+        if not e2e.SANITIZED:
+            self.assertLess(max(peaks.values()), MAX_RESIDENT_MIB, peaks)
+
+    def test_overwrite_in_the_middle(self):
+        """A small change of a large file, and a shorter and a longer end."""
+        size = (16 << 20) + 12345
+        content = bytearray(b"".join(chunk(i) for i in range(17))[:size])
+        with open(self.path(1, "f"), "wb") as file:
+            file.write(content)
+        with open(self.path(2, "f"), "r+b") as file:
+            file.seek(5_000_001)
+            file.write(b"changed")
+        content[5_000_001:5_000_008] = b"changed"
+        self.lab.hold({"f": bytes(content)}, self.folder)
+        os.truncate(self.path(3, "f"), 3_000_000)
+        self.lab.hold({"f": bytes(content[:3_000_000])}, self.folder)
+        os.truncate(self.path(1, "f"), 3_100_000)
+        self.lab.hold({"f": bytes(content[:3_000_000]) + bytes(100_000)}, self.folder)
+
+
+if __name__ == "__main__":
+    if "--mib" in sys.argv:
+        at = sys.argv.index("--mib")
+        MIB = int(sys.argv[at + 1])
+        del sys.argv[at:at + 2]
+    e2e.main()

@@ -1,0 +1,72 @@
+"""Hosts that die: kill -9 of one, of all, of a daemon alone. What was closed is whole, and the others go on."""
+import hashlib
+import os
+
+import lab as e2e
+from lab import LabTest, read, wait_until, write
+
+
+def bytes_of(name, size):
+    """Bytes that belong to a name, so that a file that is not whole, or another, shows."""
+    block = hashlib.sha256(name.encode()).digest()
+    return (block * (size // len(block) + 1))[:size]
+
+
+class Faults(LabTest):
+    def test_kill_all(self):
+        sizes = {f"file{i}": size for i, size in enumerate([0, 1, 100, 5000, 70_000, 1 << 20] * 20)}
+        sizes["large"] = 20 << 20
+        for i, (name, size) in enumerate(sizes.items()):
+            write(self.path(1 + i % 3, name), bytes_of(name, size))
+        os.mkdir(self.path(2, "d"))
+        os.rename(self.path(1, "file5"), self.path(1, "renamed"))
+        os.unlink(self.path(3, "file4"))
+        for host in self.lab.each():
+            self.lab.lab("kill", host)
+        self.assertEqual(e2e.processes_of(self.lab.root), [])
+        for host in self.lab.each():
+            self.lab.lab("start", host)
+        del sizes["file4"]
+        for host in self.lab.each():
+            self.lab.agree([*(set(sizes) - {"file5"}), "d", "renamed"], self.folder, 10, [host])
+            for name, size in sizes.items():
+                shown = "renamed" if name == "file5" else name
+                self.assertEqual(hashlib.sha256(read(self.path(host, shown))).digest(),
+                                 hashlib.sha256(bytes_of(name, size)).digest(), f"{name} on host {host}")
+        self.assertEqual(self.lab.conflicts(1, self.folder), (0, ""))
+
+    def test_one_host_dies_and_returns(self):
+        write(self.path(2, "before"), "by 2\n")
+        self.lab.hold({"before": "by 2\n"}, self.folder)
+        self.lab.lab("kill", 2)
+        for host in (1, 3):
+            for i in range(20):
+                write(self.path(host, f"meanwhile{host}-{i}"), f"by {host}, {i}\n")
+        write(self.path(1, "before"), "changed\n")
+        expected = {f"meanwhile{h}-{i}": f"by {h}, {i}\n" for h in (1, 3) for i in range(20)}
+        expected["before"] = "changed\n"
+        self.lab.hold(expected, self.folder, hosts=[1, 3])
+        self.lab.lab("start", 2)
+        self.lab.hold(expected, self.folder, seconds=10)
+        write(self.path(2, "after"), "by 2 again\n")
+        self.lab.hold({**expected, "after": "by 2 again\n"}, self.folder)
+
+    def test_a_daemon_restarts_below_its_mount(self):
+        write(self.path(2, "a"), "before\n")
+        self.lab.lab("kill", 2, "--daemon")
+        self.lab.lab("start", 2)
+        wait_until(lambda: read(self.path(2, "a")) == b"before\n", 10, "the mount of host 2 reads again")
+        write(self.path(2, "b"), "after\n")
+        self.lab.hold({"a": "before\n", "b": "after\n"}, self.folder)
+
+    def test_killed_while_writing(self):
+        """Each write closed before the kill is there after it, whole."""
+        for i in range(100):
+            write(self.path(3, f"n{i}"), bytes_of(f"n{i}", 3000))
+        self.lab.lab("kill", 3)
+        self.lab.lab("start", 3)
+        self.lab.hold({f"n{i}": bytes_of(f"n{i}", 3000) for i in range(100)}, self.folder, seconds=10)
+
+
+if __name__ == "__main__":
+    e2e.main()

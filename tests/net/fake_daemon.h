@@ -1,0 +1,127 @@
+// A daemon that answers as a test tells it to: a UnixServer whose requests are kept until they are answered.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cluster/socket_client.h"
+#include "cluster/unix_server.h"
+#include "loop_thread.h"
+
+namespace kinfs::cluster {
+
+class FakeDaemon {
+ public:
+  struct Asked {
+    std::uint64_t connection;
+    std::uint64_t id;
+    Request request;
+    std::uint32_t ttl_ms;
+  };
+  /// nullopt: the request is kept in `open`.
+  using Handler = std::function<std::optional<Answer>(const Request&)>;
+
+  explicit FakeDaemon(std::string path, Handler handler = {}, UnixServerLimits limits = {})
+      : path_(std::move(path)), handler_(std::move(handler)), limits_(limits) {
+    start();
+  }
+  ~FakeDaemon() { stop(); }
+
+  void start() {
+    thread.call([this] {
+      auto opened = UnixServer::open(
+          thread.loop(), path_,
+          [this](std::uint64_t connection, std::uint64_t id, Request request, std::uint32_t ttl_ms) {
+            ++asked;
+            if (auto answer = handler_ ? handler_(request) : std::nullopt) {
+              server->reply(connection, id, std::move(*answer));
+            } else {
+              open.push_back({connection, id, std::move(request), ttl_ms});
+            }
+          },
+          [this] { return hlc; }, limits_);
+      ASSERT_TRUE(opened) << opened.error().text;
+      server = std::move(*opened);
+    });
+  }
+  void stop() {
+    thread.call([this] {
+      server.reset();
+      open.clear();
+    });
+  }
+  bool wait_for_open(std::size_t count) {
+    return thread.wait_until([&] { return open.size() >= count; });
+  }
+  /// Answers the request that was kept at `index`.
+  void answer(std::size_t index, Answer what) {
+    thread.call([&] {
+      const auto asked_for = open.at(index);
+      open.erase(open.begin() + static_cast<std::ptrdiff_t>(index));
+      server->reply(asked_for.connection, asked_for.id, std::move(what));
+    });
+  }
+
+  LoopThread thread;
+  // The rest on the loop only.
+  std::unique_ptr<UnixServer> server;
+  std::deque<Asked> open;
+  std::size_t asked = 0;
+  Hlc hlc;
+
+ private:
+  std::string path_;
+  Handler handler_;
+  UnixServerLimits limits_;
+};
+
+struct TestClient {
+  explicit TestClient(const std::string& path, std::uint32_t timeout_ms = 10'000) {
+    auto made = SocketClient::connect({path, ClientId{5}, 2, "host1", timeout_ms}, strand);
+    EXPECT_TRUE(made) << made.error().text;
+    client = std::move(*made);
+  }
+  ~TestClient() { client.reset(); }
+
+  template <class T>
+  T wait(Task<T> task) {
+    return wait_for(strand, std::move(task));
+  }
+  /// Starts `task`; its value is there when the future is ready.
+  template <class T>
+  std::future<T> start(Task<T> task) {
+    auto promise = std::make_shared<std::promise<T>>();
+    auto future = promise->get_future();
+    std::lock_guard lock(strand);
+    spawn(std::move(task), [promise](T&& value) { promise->set_value(std::move(value)); });
+    return future;
+  }
+  Task<Result<PutResult>> put(std::vector<Bytes> sort_keys) {
+    std::vector<RowPut> rows;
+    for (auto& key : sort_keys) {
+      Version version;
+      {
+        std::lock_guard lock(strand);
+        version.event = client->next_event();
+        version.hlc = client->next_hlc();
+      }
+      rows.push_back({std::move(key), {}, {std::move(version)}});
+    }
+    return client->put(kVolumeKv, "p", std::move(rows), {});
+  }
+
+  std::mutex strand;
+  std::unique_ptr<SocketClient> client;
+};
+
+template <class T>
+bool ready(const std::future<T>& future, std::chrono::milliseconds within = std::chrono::seconds(10)) {
+  return future.wait_for(within) == std::future_status::ready;
+}
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,358 @@
+#include "sim/workload.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <set>
+
+namespace kinfs::sim {
+namespace {
+
+constexpr VolumeId kVolume{2};
+constexpr std::uint32_t kPatienceMs = 4000;
+constexpr std::int64_t kLoadUs = 25'000'000;
+
+std::vector<RowKey> keys_of_run(World& world) {
+  std::vector<RowKey> keys;
+  const auto partitions = world.between(2, 3);
+  for (std::int64_t p = 0; p < partitions; ++p) {
+    const auto rows = world.between(1, 3);
+    for (std::int64_t r = 0; r < rows; ++r) keys.push_back({kVolume, fmt::format("p{}", p), fmt::format("k{}", r)});
+  }
+  return keys;
+}
+
+// One client: one operation at a time, so that its events on a row are in order. A put whose outcome stays unknown
+// is retried with the same event; when even that gives no answer, the client goes on under a new identity, because
+// an event that was given up must not be taken for one that a later event has seen.
+class SimClient {
+ public:
+  SimClient(World& world, History& history, const std::vector<RowKey>& keys, std::uint64_t number, RunResult& result)
+      : world_(world), history_(history), keys_(keys), result_(result), home_(number % world.hosts()), identity_(number * 1000) {}
+
+  void run_until(std::int64_t end_us) {
+    end_us_ = end_us;
+    next();
+  }
+  bool done() const { return done_; }
+
+ private:
+  struct Put {
+    cluster::PutRequest request;
+    std::vector<WriteId> writes;  // one for each row
+    int attempts_left = 4;
+  };
+
+  void next() {
+    if (world_.now_us() >= end_us_) {
+      done_ = true;
+      return;
+    }
+    world_.after(world_.between(1'000, 180'000), [this] { operate(); });
+  }
+
+  void operate() {
+    ++result_.operations;
+    const auto dice = world_.chance();
+    if (dice < 0.08) return put_block();
+    if (dice < 0.20) return scan();
+    const auto& key = keys_[static_cast<std::size_t>(world_.between(0, std::ssize(keys_) - 1))];
+    const auto expectation = history_.expect(key);
+    const auto host = some_host();
+    world_.request(host, cluster::GetRequest{key.volume, key.partition_key, key.sort_key}, kPatienceMs,
+                   [this, key, expectation, dice](std::optional<cluster::Answer> answer) {
+                     const auto* got = answer ? std::get_if<GetResult>(&*answer) : nullptr;
+                     if (got == nullptr) return next();
+                     ++result_.answered;
+                     history_.read(key, expectation, got->row, got->degraded);
+                     if (dice < 0.45) return next();
+                     write_over(key, got->row);
+                   });
+  }
+
+  // A reader of an old page is a writer of siblings: sometimes it thinks long.
+  void write_over(const RowKey& key, const Row& shown) {
+    const auto think_us = world_.chance() < 0.15 ? world_.between(0, 2'000'000) : 0;
+    world_.after(think_us, [this, key, shown] {
+      Put put;
+      put.request.volume = key.volume;
+      put.request.partition_key = key.partition_key;
+      put.request.options.sync = world_.chance() < 0.3;
+      add_row(put, key, shown);
+      if (world_.chance() < 0.1) {
+        // A batch: another row of the same partition key, of which nothing was shown.
+        for (const auto& other : keys_) {
+          if (other.partition_key != key.partition_key || other == key) continue;
+          add_row(put, other, Row{});
+          break;
+        }
+      }
+      send(std::move(put));
+    });
+  }
+
+  void add_row(Put& put, const RowKey& key, const Row& shown) {
+    // What is superseded: all that was shown, some of it, or nothing. One write may be there under two dots.
+    std::set<WriteId> chosen;
+    const auto dice = world_.chance();
+    for (const auto& v : shown.versions) {
+      if (dice < 0.7 || (dice < 0.9 && world_.chance() < 0.5)) chosen.insert(id_of_value(v.value));
+    }
+    std::vector<Dot> dots;
+    Hlc above;
+    for (const auto& v : shown.versions) {
+      if (!chosen.contains(id_of_value(v.value))) continue;
+      dots.push_back(v.dot);
+      above = std::max(above, v.hlc);
+    }
+    const bool discard_only = !chosen.empty() && chosen.size() < shown.versions.size() && world_.chance() < 0.3;
+    RowPut row{key.sort_key, superseding(shown, dots), {}};
+    const auto id = history_.begin(key, chosen, discard_only);
+    put.writes.push_back(id);
+    if (!discard_only) {
+      Version v;
+      v.event = {ClientId{identity_}, 1, ++sequence_};
+      v.hlc = Hlc{std::max(above.value, Hlc::from_ms(world_.now_us() / 1000).value) + 1};
+      v.host = fmt::format("host{}", home_ + 1);
+      v.tombstone = world_.chance() < 0.1;
+      v.value = value_of(id);
+      row.add.push_back(std::move(v));
+    }
+    if (world_.tracing()) {
+      std::string over;
+      for (const auto s : chosen) over += " " + value_of(s);
+      world_.trace(fmt::format("client {} writes {} to {}/{}{}{}", identity_, value_of(id), key.partition_key,
+                               key.sort_key, over.empty() ? "" : " over" + over, discard_only ? ", a discard" : ""));
+    }
+    put.request.rows.push_back(std::move(row));
+  }
+
+  void send(Put put) {
+    --put.attempts_left;
+    const auto request = put.request;
+    world_.request(some_host(), request, kPatienceMs, [this, put](std::optional<cluster::Answer> answer) {
+      const auto* done = answer ? std::get_if<PutResult>(&*answer) : nullptr;
+      if (done != nullptr) {
+        ++result_.answered;
+        for (const auto id : put.writes) history_.acknowledged(id, put.request.options.sync, done->degraded);
+        if (world_.tracing()) world_.trace(fmt::format("{} is acknowledged{}", value_of(put.writes.front()), done->degraded ? ", degraded" : ""));
+        return next();
+      }
+      if (put.attempts_left > 0 && world_.chance() < 0.9) {
+        world_.after(world_.between(0, 300'000), [this, put] { send(put); });
+        return;
+      }
+      ++identity_;
+      next();
+    });
+    // A lost answer, as the client sees it: it sends again while the first is still under way.
+    if (world_.chance() < 0.1) {
+      world_.request(some_host(), request, kPatienceMs, [](std::optional<cluster::Answer>) {});
+    }
+  }
+
+  void scan() {
+    const auto& key = keys_[static_cast<std::size_t>(world_.between(0, std::ssize(keys_) - 1))];
+    std::vector<std::pair<RowKey, History::Expectation>> expected;
+    for (const auto& k : keys_) {
+      if (k.partition_key == key.partition_key) expected.emplace_back(k, history_.expect(k));
+    }
+    ScanLimit limit;
+    limit.rows = static_cast<std::size_t>(world_.between(1, 4));
+    world_.request(some_host(), cluster::ScanRequest{key.volume, key.partition_key, "", limit}, kPatienceMs,
+                   [this, expected](std::optional<cluster::Answer> answer) {
+                     const auto* page = answer ? std::get_if<ScanResult>(&*answer) : nullptr;
+                     if (page == nullptr) return next();
+                     ++result_.answered;
+                     for (const auto& [k, e] : expected) {
+                       const bool beyond = !page->complete && (page->rows.empty() || k.sort_key > page->rows.back().first);
+                       if (beyond) continue;
+                       const auto it = std::find_if(page->rows.begin(), page->rows.end(),
+                                                    [&](const auto& r) { return r.first == k.sort_key; });
+                       history_.read(k, e, it == page->rows.end() ? Row{} : it->second, page->degraded);
+                     }
+                     next();
+                   });
+  }
+
+  void put_block() {
+    const auto bytes = share(fmt::format("block {} of {}", ++sequence_, identity_));
+    const BlockKey key{kVolume, "file", static_cast<std::uint64_t>(world_.between(0, 3)), sha256(*bytes)};
+    history_.begin_block(key, bytes);
+    const bool sync = world_.chance() < 0.5;
+    world_.request(some_host(), cluster::PutBlockRequest{key, bytes, {sync}}, kPatienceMs,
+                   [this, key, sync](std::optional<cluster::Answer> answer) {
+                     if (answer && std::holds_alternative<cluster::BlockStored>(*answer)) {
+                       ++result_.answered;
+                       history_.acknowledged_block(key, sync);
+                     }
+                     next();
+                   });
+  }
+
+  std::size_t some_host() {
+    if (world_.chance() < 0.8) return home_;
+    return static_cast<std::size_t>(world_.between(0, static_cast<std::int64_t>(world_.hosts()) - 1));
+  }
+
+  World& world_;
+  History& history_;
+  const std::vector<RowKey>& keys_;
+  RunResult& result_;
+  std::size_t home_;
+  std::uint64_t identity_;
+  std::uint64_t sequence_ = 0;
+  std::int64_t end_us_ = 0;
+  bool done_ = false;
+};
+
+class Enemy {
+ public:
+  explicit Enemy(World& world) : world_(world) {}
+  void run_until(std::int64_t end_us) {
+    end_us_ = end_us;
+    next();
+  }
+
+ private:
+  void next() {
+    world_.after(world_.between(300'000, 4'000'000), [this] {
+      if (world_.now_us() >= end_us_) return;
+      strike();
+      next();
+    });
+  }
+
+  void strike() {
+    const auto host = some_host();
+    const auto dice = world_.chance();
+    if (dice < 0.25) {
+      ++world_.faults.cuts;
+      world_.trace(fmt::format("host{} is cut off", host + 1));
+      world_.isolate(host);
+      return world_.after(lasting(), [this] { world_.heal(); });
+    }
+    if (dice < 0.40) {
+      const auto other = some_host();
+      ++world_.faults.one_way_cuts;
+      world_.trace(fmt::format("host{} -> host{} is cut", host + 1, other + 1));
+      world_.cut(host, other);
+      return world_.after(lasting(), [this] { world_.heal(); });
+    }
+    if (dice < 0.72) return crash(host, dice < 0.60);
+    if (dice < 0.76) {  // everything at once
+      const bool power = world_.chance() < 0.5;
+      for (std::size_t h = 0; h < world_.hosts(); ++h) crash(h, power);
+      return;
+    }
+    if (dice < 0.86) {
+      world_.pause(host, true);
+      return world_.after(world_.between(200'000, 3'000'000), [this, host] { world_.pause(host, false); });
+    }
+    if (dice < 0.93) {
+      world_.fill_disk(host, true);
+      return world_.after(lasting(), [this, host] { world_.fill_disk(host, false); });
+    }
+    ++world_.faults.clock_jumps;
+    world_.set_clock(host, world_.between(-7'200'000, 7'200'000));
+  }
+
+  void crash(std::size_t host, bool power_cut) {
+    world_.crash(host, power_cut);
+    world_.after(world_.between(50'000, 5'000'000), [this, host] { world_.restart(host); });
+  }
+  std::size_t some_host() { return static_cast<std::size_t>(world_.between(0, static_cast<std::int64_t>(world_.hosts()) - 1)); }
+  std::int64_t lasting() { return world_.between(200'000, 8'000'000); }
+
+  World& world_;
+  std::int64_t end_us_ = 0;
+};
+
+// Heal everything, let hints drain, read each key once, and compare.
+void finish(World& world, History& history, const std::vector<RowKey>& keys) {
+  world.calm();
+  if (!world.run_until([&] { return world.idle(); }, 60'000'000)) {
+    history.violation("hints do not drain within 60 s of healing:" + world.why_not_idle());
+  }
+  history.check_drained();
+  std::size_t left = keys.size();
+  for (const auto& key : keys) {
+    const auto expectation = history.expect(key);
+    world.request(0, cluster::GetRequest{key.volume, key.partition_key, key.sort_key}, 10'000,
+                  [&, key, expectation](std::optional<cluster::Answer> answer) {
+                    --left;
+                    const auto* got = answer ? std::get_if<GetResult>(&*answer) : nullptr;
+                    if (got == nullptr) return history.violation("a read of a healthy cluster was not answered");
+                    history.read(key, expectation, got->row, got->degraded);
+                    if (got->degraded) history.violation("a read of a healthy cluster was degraded");
+                  });
+  }
+  const auto blocks = history.blocks_that_must_be();
+  left += blocks.size();
+  for (const auto& key : blocks) {
+    const auto host = static_cast<std::size_t>(world.between(0, static_cast<std::int64_t>(world.hosts()) - 1));
+    world.request(host, cluster::GetBlockRequest{key}, 10'000, [&, key](std::optional<cluster::Answer> answer) {
+      --left;
+      const auto* found = answer ? std::get_if<cluster::BlockFound>(&*answer) : nullptr;
+      if (found == nullptr) return history.violation("an acknowledged block cannot be read");
+      history.read_block(key, found->bytes);
+    });
+  }
+  world.run_until([&] { return left == 0; }, 20'000'000);
+  world.run_until(world.now_us() + 2'000'000);  // the repairs that those reads began
+  history.check_converged();
+  if (world.counters().dot_clashes != 0) history.violation("a node met one dot with two contents");
+}
+
+}  // namespace
+
+RunResult run_seed(const RunOptions& options) {
+  std::mt19937_64 dice(options.seed * 0x9E3779B97F4A7C15ull);
+  const auto chance = [&] { return std::uniform_real_distribution<double>(0, 1)(dice); };
+  WorldOptions w;
+  w.seed = options.seed;
+  w.hosts = 3 + (chance() < 0.5 ? dice() % 3 : 0);
+  w.bug = options.bug;
+  w.trace = options.trace;
+  w.loss = chance() < 0.5 ? 0 : chance() * 0.05;
+  w.repeat = chance() < 0.5 ? 0 : chance() * 0.1;
+  w.late = chance() < 0.5 ? 0 : chance() * 0.05;
+  w.crash_in_effects = chance() < 0.5 ? 0 : chance() * 0.001;
+
+  World world(w);
+  History history(world);
+  RunResult result;
+  result.hosts = w.hosts;
+  const auto keys = keys_of_run(world);
+  std::vector<std::unique_ptr<SimClient>> clients;
+  for (std::uint64_t c = 1; c <= 4; ++c) {
+    clients.push_back(std::make_unique<SimClient>(world, history, keys, c, result));
+    clients.back()->run_until(kLoadUs);
+  }
+  Enemy enemy(world);
+  enemy.run_until(kLoadUs);
+  world.run_until(kLoadUs);
+  world.run_until([&] { return std::all_of(clients.begin(), clients.end(), [](const auto& c) { return c->done(); }); },
+                  60'000'000);
+  finish(world, history, keys);
+  result.violations = history.violations();
+  result.faults = world.faults;
+  result.counters = world.counters();
+  result.true_siblings = history.true_siblings;
+  return result;
+}
+
+std::string RunResult::census() const {
+  const auto& f = faults;
+  return fmt::format(
+      "{} hosts, {} operations ({} answered), {} reads with siblings; puts {} ({} degraded), gets {} ({} degraded), "
+      "repairs {}, hints {} kept {} delivered, retries collapsed {}; faults: {} cuts, {} one-way cuts, {} kills, "
+      "{} power cuts ({} lost data), {} stops, {} full disks, {} clock jumps; messages: {} lost, {} repeated, {} late",
+      hosts, operations, answered, true_siblings, counters.puts, counters.degraded_puts, counters.gets,
+      counters.degraded_reads, counters.repairs, counters.hints_kept, counters.hints_delivered,
+      counters.retries_collapsed, f.cuts, f.one_way_cuts, f.crashes, f.power_cuts, f.power_cuts_that_lost, f.pauses,
+      f.full_disks, f.clock_jumps, f.lost_messages, f.repeated_messages, f.late_messages);
+}
+
+}  // namespace kinfs::sim

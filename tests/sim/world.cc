@@ -1,0 +1,371 @@
+#include "sim/world.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+#include "cluster/layout.h"
+
+namespace kinfs::sim {
+namespace {
+
+constexpr std::int64_t kTickUs = 20'000;
+constexpr std::int64_t kStartWallMs = 1'700'000'000'000;
+const Bytes kClusterId(16, 'c');
+
+NodeId node_id(std::size_t host) { return NodeId{host + 1}; }
+
+void add(cluster::Counters& sum, const cluster::Counters& c) {
+  sum.puts += c.puts, sum.gets += c.gets, sum.scans += c.scans;
+  sum.degraded_puts += c.degraded_puts, sum.degraded_reads += c.degraded_reads;
+  sum.repairs += c.repairs, sum.hints_kept += c.hints_kept, sum.hints_delivered += c.hints_delivered;
+  sum.siblings_made += c.siblings_made, sum.retries_collapsed += c.retries_collapsed;
+  sum.dot_clashes += c.dot_clashes, sum.refused += c.refused;
+}
+
+}  // namespace
+
+World::World(WorldOptions options) : options_(options), random_(options.seed), hosts_(options.hosts) {
+  for (std::size_t h = 0; h < hosts_.size(); ++h) {
+    cluster::Member m;
+    m.node = node_id(h);
+    m.name = fmt::format("host{}", h + 1);
+    m.address = "sim";
+    m.public_key = Bytes(32, static_cast<char>(h));
+    members_.push_back(std::move(m));
+  }
+  links_.assign(hosts_.size() * hosts_.size(), false);
+  for (std::size_t h = 0; h < hosts_.size(); ++h) restart(h);
+}
+
+NodeId World::id_of(std::size_t host) const { return node_id(host); }
+std::size_t World::host_of(NodeId node) const { return static_cast<std::size_t>(node) - 1; }
+
+std::vector<std::size_t> World::owners(const RowKey& key) const {
+  static thread_local std::map<std::size_t, cluster::Layout> layouts;  // a pure function of the number of hosts and N
+  const auto slot = hosts_.size() * 100 + options_.quorum.n;
+  const auto it = layouts.try_emplace(slot, 1, members_, options_.quorum.n).first;
+  std::vector<std::size_t> out;
+  for (const auto id : it->second.owners(partition_of(key.volume, key.partition_key))) out.push_back(host_of(id));
+  return out;
+}
+
+cluster::Time World::time_of(const Host& host) const {
+  return {now_us_ / 1000, kStartWallMs + now_us_ / 1000 + host.wall_offset_ms};
+}
+
+void World::after(std::int64_t delay_us, std::function<void()> what) {
+  events_.push({now_us_ + delay_us, ++sequence_, std::move(what)});
+}
+
+bool World::step() {
+  if (events_.empty()) return false;
+  auto what = std::move(const_cast<Event&>(events_.top()).what);
+  now_us_ = events_.top().time_us;
+  events_.pop();
+  what();
+  return true;
+}
+
+void World::run_until(std::int64_t time_us) {
+  while (!events_.empty() && events_.top().time_us <= time_us) step();
+  now_us_ = std::max(now_us_, time_us);
+}
+
+bool World::run_until(const std::function<bool()>& done, std::int64_t limit_us) {
+  const auto end = now_us_ + limit_us;
+  while (!done()) {
+    if (events_.empty() || events_.top().time_us > end) return done();
+    step();
+  }
+  return true;
+}
+
+void World::request(std::size_t host, cluster::Request request, std::uint32_t ttl_ms,
+                    std::function<void(std::optional<cluster::Answer>)> on_answer) {
+  const auto client = ++next_request_;
+  requests_.emplace(client, Request{host, std::move(on_answer)});
+  after(std::int64_t{ttl_ms} * 1000, [this, client] { answer(client, std::nullopt); });
+  if (!up(host)) return after(0, [this, client] { answer(client, std::nullopt); });
+  after(between(20, 100), [this, host, client, ttl_ms, request = std::move(request)] {
+    input(host, [client, ttl_ms, request](cluster::Node& node, cluster::Time now) {
+      node.request(client, request, ttl_ms, now);
+    });
+  });
+}
+
+void World::answer(std::uint64_t client, std::optional<cluster::Answer> with) {
+  auto found = requests_.extract(client);
+  if (found) found.mapped().answer(std::move(with));
+}
+
+void World::input(std::size_t host, std::function<void(cluster::Node&, cluster::Time)> what) {
+  auto& h = hosts_[host];
+  if (!up(host)) return;
+  if (h.paused) {
+    h.waiting.push_back([this, host, epoch = h.epoch, what = std::move(what)] {
+      if (hosts_[host].epoch == epoch) input(host, what);
+    });
+    return;
+  }
+  what(*h.node, time_of(h));
+  carry_out(host);
+}
+
+// A crash may come between any two effects: what was saved stays saved, what was not sent is never sent.
+void World::carry_out(std::size_t host) {
+  std::set<std::uint64_t> failed;
+  while (up(host)) {
+    const auto effects = hosts_[host].node->take_effects();
+    if (effects.empty()) return;
+    for (const auto& effect : effects) {
+      if (options_.crash_in_effects > 0 && chance() < options_.crash_in_effects) {
+        crash(host, chance() < 0.5);
+        after(between(50'000, 3'000'000), [this, host] { restart(host); });
+        return;
+      }
+      if (failed.contains(effect.origin)) continue;
+      if (!save(host, effect)) {
+        failed.insert(effect.origin);
+        continue;
+      }
+      if (const auto* sync = std::get_if<cluster::Sync>(&effect.what)) {
+        after(between(200, 4000), [this, host, token = sync->token, epoch = hosts_[host].epoch] {
+          if (hosts_[host].epoch != epoch || !up(host)) return;
+          (void)hosts_[host].store->sync();
+          input(host, [token](cluster::Node& node, cluster::Time now) { node.synced(token, now); });
+        });
+      } else if (const auto* out = std::get_if<cluster::Send>(&effect.what)) {
+        send(out->message);
+      } else if (const auto* reply = std::get_if<cluster::Reply>(&effect.what)) {
+        after(between(20, 100), [this, client = reply->client, a = reply->answer, host,
+                                 epoch = hosts_[host].epoch] {
+          if (hosts_[host].epoch == epoch) answer(client, a);
+        });
+      }
+    }
+  }
+}
+
+bool World::save(std::size_t host, const cluster::Effect& effect) {
+  auto& h = hosts_[host];
+  Result<void> done;
+  if (const auto* save = std::get_if<cluster::Save>(&effect.what)) {
+    done = h.full ? Result<void>(fail(Errc::kNoSpace, "simulated: no space left")) : h.store->apply(save->batch);
+    if (done && observer_ != nullptr) observer_->saved(host, save->batch);
+  } else if (const auto* block = std::get_if<cluster::SaveBlock>(&effect.what)) {
+    done = h.full ? Result<void>(fail(Errc::kNoSpace, "simulated: no space left"))
+                  : h.store->put_block(block->key, block->bytes);
+  }
+  if (!done) h.node->save_failed(effect.origin, done.error(), time_of(h));
+  return done.has_value();
+}
+
+void World::send(cluster::Message message) {
+  const auto from = host_of(message.from);
+  const auto to = host_of(message.to);
+  if (tracing()) trace(describe(message) + (is_cut(from, to) ? "  (cut)" : ""));
+  if (is_cut(from, to)) return;
+  if (chance() < options_.loss) {
+    ++faults.lost_messages;
+    return;
+  }
+  auto delay_us = between(50, 1500);
+  if (chance() < options_.late) {
+    ++faults.late_messages;
+    delay_us += between(1000, 2'000'000);
+  }
+  if (chance() < options_.repeat) {
+    ++faults.repeated_messages;
+    deliver(to, message, delay_us + between(0, 500'000));
+  }
+  deliver(to, message, delay_us);
+}
+
+void World::deliver(std::size_t to, const cluster::Message& message, std::int64_t delay_us) {
+  after(delay_us, [this, to, message, sent_us = now_us_] {
+    if (is_cut(host_of(message.from), to)) return;
+    // As the transport does: a request past its deadline is dropped.
+    if (now_us_ - sent_us > std::int64_t{message.ttl_ms} * 1000) return;
+    input(to, [message](cluster::Node& node, cluster::Time now) { node.receive(message, now); });
+  });
+}
+
+void World::tick(std::size_t host, std::uint64_t epoch) {
+  if (hosts_[host].epoch != epoch) return;
+  if (!hosts_[host].paused) input(host, [](cluster::Node& node, cluster::Time now) { node.tick(now); });
+  after(kTickUs, [this, host, epoch] { tick(host, epoch); });
+}
+
+void World::isolate(std::size_t host) {
+  for (std::size_t other = 0; other < hosts_.size(); ++other) {
+    if (other == host) continue;
+    cut(host, other);
+    cut(other, host);
+  }
+}
+
+void World::crash(std::size_t host, bool power_cut) {
+  auto& h = hosts_[host];
+  if (!up(host)) return;
+  add(dead_counters_, h.node->counters());
+  h.node.reset();
+  ++h.epoch;
+  h.waiting.clear();
+  h.paused = false;
+  if (power_cut) {
+    ++faults.power_cuts;
+    ++h.machine_boots;
+    const auto unsynced = h.store->unsynced();
+    const auto keep = static_cast<std::size_t>(between(0, static_cast<std::int64_t>(unsynced)));
+    h.store->crash_keeping(keep);
+    if (keep < unsynced) {
+      ++faults.power_cuts_that_lost;
+      if (observer_ != nullptr) observer_->lost_tail(host);
+    }
+    if (tracing()) trace(fmt::format("host{} loses power, and {} of {} unsynced writes", host + 1, unsynced - keep, unsynced));
+  } else {
+    ++faults.crashes;
+    h.store->crash(false);
+    if (tracing()) trace(fmt::format("host{} is killed", host + 1));
+  }
+  // Whoever waits for an answer of this host gets none.
+  std::vector<std::uint64_t> waiting;
+  for (const auto& [client, r] : requests_) {
+    if (r.host == host) waiting.push_back(client);
+  }
+  for (const auto client : waiting) after(0, [this, client] { answer(client, std::nullopt); });
+}
+
+void World::restart(std::size_t host) {
+  auto& h = hosts_[host];
+  if (up(host)) return;
+  if (tracing()) trace(fmt::format("host{} starts", host + 1));
+  cluster::NodeConfig config;
+  config.self = node_id(host);
+  config.cluster_id = kClusterId;
+  config.machine_boot = fmt::format("boot {}", h.machine_boots);
+  config.members = members_;
+  config.seeds = {node_id(0)};
+  config.quorum = options_.quorum;
+  config.bug = options_.bug;
+  h.node = std::make_unique<cluster::Node>(config, *h.store, random_());
+  ++h.epoch;
+  const auto started = h.node->start(time_of(h));
+  if (!started) std::abort();  // the world gives each host its own disk
+  carry_out(host);
+  if (up(host)) tick(host, h.epoch);
+}
+
+void World::pause(std::size_t host, bool paused) {
+  auto& h = hosts_[host];
+  if (h.paused == paused || !up(host)) return;
+  if (tracing()) trace(fmt::format("host{} {}", host + 1, paused ? "is stopped" : "goes on"));
+  h.paused = paused;
+  if (paused) return void(++faults.pauses);
+  for (auto& input : std::exchange(h.waiting, {})) input();
+}
+
+void World::fill_disk(std::size_t host, bool full) {
+  if (full) ++faults.full_disks;
+  if (tracing()) trace(fmt::format("host{}: the disk is {}", host + 1, full ? "full" : "no longer full"));
+  hosts_[host].full = full;
+}
+
+void World::calm() {
+  heal();
+  options_.loss = options_.repeat = options_.late = options_.crash_in_effects = 0;
+  for (std::size_t h = 0; h < hosts_.size(); ++h) {
+    hosts_[h].full = false;
+    hosts_[h].wall_offset_ms = 0;
+    pause(h, false);
+    restart(h);
+  }
+}
+
+bool World::idle() const {
+  return std::all_of(hosts_.begin(), hosts_.end(), [](const Host& h) {
+    if (h.node == nullptr || !h.node->idle()) return false;
+    const auto peers = h.node->peers();
+    return std::all_of(peers.begin(), peers.end(), [](const auto& p) { return !p.suspected && p.hints == 0; });
+  });
+}
+
+std::string World::why_not_idle() const {
+  std::string out;
+  for (std::size_t i = 0; i < hosts_.size(); ++i) {
+    const auto& h = hosts_[i];
+    if (h.node == nullptr) {
+      out += fmt::format(" host{} is down;", i + 1);
+      continue;
+    }
+    if (!h.node->idle()) out += fmt::format(" host{} has work under way;", i + 1);
+    for (const auto& p : h.node->peers()) {
+      if (p.suspected) out += fmt::format(" host{} suspects {};", i + 1, p.member.name);
+      if (p.hints > 0) out += fmt::format(" host{} keeps {} hints for {};", i + 1, p.hints, p.member.name);
+    }
+  }
+  return out;
+}
+
+cluster::Counters World::counters() const {
+  auto sum = dead_counters_;
+  for (const auto& h : hosts_) {
+    if (h.node != nullptr) add(sum, h.node->counters());
+  }
+  return sum;
+}
+
+void World::trace(const std::string& line) {
+  if (options_.trace) fmt::print("{:10.3f} ms  {}\n", static_cast<double>(now_us_) / 1000, line);
+}
+
+namespace {
+
+std::string values_of(const Row& row) {
+  std::string out = "{";
+  for (const auto& v : row.versions) {
+    out += fmt::format("{}{}{}@{}.{}", out.size() > 1 ? " " : "", v.tombstone ? "-" : "", v.value,
+                       static_cast<std::uint64_t>(v.dot.node), v.dot.counter);
+  }
+  return out + "}";
+}
+
+std::string rows_of(const std::vector<std::pair<Bytes, Row>>& rows) {
+  std::string out;
+  for (const auto& [sort_key, row] : rows) out += fmt::format(" {}={}", sort_key, values_of(row));
+  return out;
+}
+
+struct Describe {
+  std::string operator()(const cluster::Ping&) const { return "ping"; }
+  std::string operator()(const cluster::Pong&) const { return "pong"; }
+  std::string operator()(const cluster::Gossip& g) const { return g.reply ? "gossip back" : "gossip"; }
+  std::string operator()(const cluster::ReadRow& r) const { return "read " + r.key.partition_key + "/" + r.key.sort_key; }
+  std::string operator()(const cluster::ReadRowReply& r) const { return "has " + values_of(r.row); }
+  std::string operator()(const cluster::ReadPage& r) const { return "read page " + r.partition_key; }
+  std::string operator()(const cluster::ReadPageReply& r) const { return "has page" + rows_of(r.page.rows); }
+  std::string operator()(const cluster::WriteRows& w) const {
+    std::string out = (w.sync ? "write, synced, " : "write ") + w.partition_key + rows_of(w.rows);
+    for (const auto n : w.hint_for) out += fmt::format(" for host{}", static_cast<std::uint64_t>(n));
+    return out;
+  }
+  std::string operator()(const cluster::WriteRowsReply&) const { return "written"; }
+  std::string operator()(const cluster::WriteBlock&) const { return "write block"; }
+  std::string operator()(const cluster::WriteBlockReply&) const { return "block written"; }
+  std::string operator()(const cluster::ReadBlock&) const { return "read block"; }
+  std::string operator()(const cluster::ReadBlockReply& r) const { return r.bytes ? "has block" : "has no such block"; }
+  std::string operator()(const cluster::Forward&) const { return "forward"; }
+  std::string operator()(const cluster::ForwardReply&) const { return "forwarded answer"; }
+  std::string operator()(const cluster::Refusal& r) const { return "refuses: " + r.error.text; }
+};
+
+}  // namespace
+
+std::string describe(const cluster::Message& m) {
+  return fmt::format("host{} -> host{}  #{:x}  {}", static_cast<std::uint64_t>(m.from), static_cast<std::uint64_t>(m.to),
+                     m.id, std::visit(Describe{}, m.body));
+}
+
+}  // namespace kinfs::sim

@@ -1,0 +1,155 @@
+// A whole cluster in one thread and one clock: the real core on simulated disks and a simulated network.
+//
+// Everything that happens is drawn from one seed, in one order: the same seed gives the same run, to the last
+// message. The world injects faults; it judges nothing (see history.h).
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <queue>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cluster/node.h"
+#include "storage/mem_store.h"
+
+namespace kinfs::sim {
+
+using cluster::PlantedBug;
+
+struct WorldOptions {
+  std::uint64_t seed = 1;
+  std::size_t hosts = 3;
+  cluster::Quorum quorum;
+  PlantedBug bug = PlantedBug::kNone;
+  double loss = 0;               // of each message
+  double repeat = 0;             // of each message, delivered once more
+  double late = 0;               // of each message, by up to 2 s
+  double crash_in_effects = 0;   // between any two effects
+  bool trace = false;
+};
+
+/// What was done to the cluster; printed as a run's census.
+struct Faults {
+  std::uint64_t cuts = 0, one_way_cuts = 0, crashes = 0, power_cuts = 0, power_cuts_that_lost = 0, pauses = 0,
+                full_disks = 0, clock_jumps = 0, lost_messages = 0, repeated_messages = 0, late_messages = 0;
+  /// Events, messages apart.
+  std::uint64_t events() const {
+    return cuts + one_way_cuts + crashes + power_cuts + pauses + full_disks + clock_jumps;
+  }
+};
+
+class World {
+ public:
+  /// Told of what an omniscient observer may see.
+  struct Observer {
+    virtual ~Observer() = default;
+    virtual void saved(std::size_t host, const Batch& batch) = 0;
+    virtual void lost_tail(std::size_t host) = 0;
+  };
+
+  explicit World(WorldOptions options);
+
+  std::int64_t now_us() const { return now_us_; }
+  std::mt19937_64& random() { return random_; }
+  double chance() { return std::uniform_real_distribution<double>(0, 1)(random_); }
+  /// Uniform in [low, high].
+  std::int64_t between(std::int64_t low, std::int64_t high) {
+    return std::uniform_int_distribution<std::int64_t>(low, high)(random_);
+  }
+  void observe(Observer* observer) { observer_ = observer; }
+
+  void after(std::int64_t delay_us, std::function<void()> what);
+  void run_until(std::int64_t time_us);
+  /// Until `done`, or `limit_us` more: returns whether it was done.
+  bool run_until(const std::function<bool()>& done, std::int64_t limit_us);
+
+  std::size_t hosts() const { return hosts_.size(); }
+  NodeId id_of(std::size_t host) const;
+  std::size_t host_of(NodeId node) const;
+  bool up(std::size_t host) const { return hosts_[host].node != nullptr; }
+  const MemStore& store(std::size_t host) const { return *hosts_[host].store; }
+  const cluster::Node& node(std::size_t host) const { return *hosts_[host].node; }
+  std::vector<std::size_t> owners(const RowKey& key) const;
+
+  /// `answer` gets nullopt when the host died or said nothing within `ttl_ms`. Called exactly once.
+  void request(std::size_t host, cluster::Request request, std::uint32_t ttl_ms,
+               std::function<void(std::optional<cluster::Answer>)> answer);
+
+  void cut(std::size_t from, std::size_t to) { links_[from * hosts_.size() + to] = true; }
+  void isolate(std::size_t host);
+  void heal() { links_.assign(links_.size(), false); }
+  bool is_cut(std::size_t from, std::size_t to) const { return links_[from * hosts_.size() + to]; }
+  /// kill -9; with `power_cut`, what was not synced is lost too, but for a random prefix.
+  void crash(std::size_t host, bool power_cut);
+  void restart(std::size_t host);
+  void pause(std::size_t host, bool paused);
+  void fill_disk(std::size_t host, bool full);
+  void set_clock(std::size_t host, std::int64_t offset_ms) { hosts_[host].wall_offset_ms = offset_ms; }
+  /// Ends every fault: all links, hosts, disks and clocks as they should be, and no more lost messages.
+  void calm();
+  bool idle() const;
+  /// In words, for traces.
+  std::string why_not_idle() const;
+
+  Faults faults;
+  cluster::Counters counters() const;  // of all nodes, those that died included
+  void trace(const std::string& line);
+  bool tracing() const { return options_.trace; }
+
+ private:
+  struct Host {
+    std::unique_ptr<MemStore> store = std::make_unique<MemStore>();
+    std::unique_ptr<cluster::Node> node;
+    std::uint64_t epoch = 0;  // of what was started: events of a former life are dropped
+    std::uint64_t machine_boots = 1;
+    bool paused = false;
+    bool full = false;
+    std::int64_t wall_offset_ms = 0;
+    std::deque<std::function<void()>> waiting;  // inputs that arrived while it was paused
+  };
+  struct Event {
+    std::int64_t time_us;
+    std::uint64_t sequence;
+    std::function<void()> what;
+    bool operator>(const Event& o) const {
+      return time_us != o.time_us ? time_us > o.time_us : sequence > o.sequence;
+    }
+  };
+  struct Request {
+    std::size_t host;
+    std::function<void(std::optional<cluster::Answer>)> answer;
+  };
+
+  cluster::Time time_of(const Host& host) const;
+  bool step();
+  void input(std::size_t host, std::function<void(cluster::Node&, cluster::Time)> what);
+  void carry_out(std::size_t host);
+  bool save(std::size_t host, const cluster::Effect& effect);
+  void send(cluster::Message message);
+  void deliver(std::size_t to, const cluster::Message& message, std::int64_t delay_us);
+  void answer(std::uint64_t client, std::optional<cluster::Answer> answer);
+  void tick(std::size_t host, std::uint64_t epoch);
+
+  WorldOptions options_;
+  std::mt19937_64 random_;
+  std::int64_t now_us_ = 0;
+  std::uint64_t sequence_ = 0;
+  std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
+  std::vector<Host> hosts_;
+  std::vector<cluster::Member> members_;
+  std::vector<bool> links_;  // from * hosts + to: cut
+  std::map<std::uint64_t, Request> requests_;
+  std::uint64_t next_request_ = 0;
+  cluster::Counters dead_counters_;
+  Observer* observer_ = nullptr;
+};
+
+/// One line that says what a message is, for traces.
+std::string describe(const cluster::Message& message);
+
+}  // namespace kinfs::sim
