@@ -57,8 +57,13 @@ const Shown* Filesystem::shown_of(const RowState& row, const RowId& at, std::uin
   return nullptr;
 }
 
+Task<Result<RowPtr>> Filesystem::row_of_age(RowId id, Age age) {
+  if (age == Age::kAtOpen) co_return co_await ns_.row_at_open(id);
+  co_return co_await ns_.row(id, kCacheMs);
+}
+
 Task<Result<Filesystem::Located>> Filesystem::locate(DirectoryId directory, std::string name,
-                                                     std::int64_t max_age_ms) {
+                                                     Age age) {
   if (name.size() > kMaxNameBytes) {
     co_return fail(Errc::kNameTooLong, "a name may have 255 bytes; this one has " + std::to_string(name.size()));
   }
@@ -69,7 +74,7 @@ Task<Result<Filesystem::Located>> Filesystem::locate(DirectoryId directory, std:
     out.file = std::move(only_here);
     co_return out;
   }
-  auto row = co_await ns_.row(out.at, max_age_ms);
+  auto row = co_await row_of_age(out.at, age);
   if (!row) co_return pass(std::move(row));
   out.row = *row;
   out.shown = out.row->view.find(name);
@@ -77,7 +82,7 @@ Task<Result<Filesystem::Located>> Filesystem::locate(DirectoryId directory, std:
     const auto parsed = parse_sibling_name(name);
     if (parsed) {
       RowId plain{directory, parsed->plain_name};
-      auto other = co_await ns_.row(plain, max_age_ms);
+      auto other = co_await row_of_age(plain, age);
       if (!other) co_return pass(std::move(other));
       if (const auto* sibling = (*other)->view.find(name); sibling != nullptr && !sibling->plain) {
         out.at = plain;
@@ -159,7 +164,7 @@ Task<Result<Found>> Filesystem::found(std::string name, Located located) {
 Task<Result<Found>> Filesystem::lookup(std::uint64_t parent, std::string name) {
   auto directory = directory_of(parent);
   if (!directory) co_return pass(std::move(directory));
-  auto located = co_await locate(*directory, name, kCacheMs);
+  auto located = co_await locate(*directory, name, Age::kCached);
   if (!located) co_return pass(std::move(located));
   co_return co_await found(name, std::move(*located));
 }
@@ -240,8 +245,9 @@ Task<Result<Attr>> Filesystem::getattr(std::uint64_t node) {
 
 Task<Result<Attr>> Filesystem::set_directory(DirectoryId id, std::uint64_t node, Change change) {
   if (change.size) co_return fail(Errc::kIsDirectory, "a directory has no size to set");
-  const auto lock = co_await ns_.lock(RowId{id, ""});
-  auto state = co_await ns_.directory(id, kFreshMs);
+  const RowId own_row{id, ""};
+  const auto lock = co_await ns_.lock(own_row);
+  auto state = co_await ns_.directory(id, kCacheMs);
   if (!state) co_return pass(std::move(state));
   auto shown = std::make_shared<RowState>();
   shown->row = state->row;

@@ -181,7 +181,9 @@ class Filesystem {
   // filesystem.cc
   Result<Inode*> inode_of(std::uint64_t node);
   Result<DirectoryId> directory_of(std::uint64_t node);
-  Task<Result<Located>> locate(DirectoryId directory, std::string name, std::int64_t max_age_ms);
+  enum class Age { kCached, kAtOpen };
+  Task<Result<Located>> locate(DirectoryId directory, std::string name, Age age);
+  Task<Result<RowPtr>> row_of_age(RowId id, Age age);
   Task<Result<Located>> locate_cut(DirectoryId directory, std::string name);
   Task<Result<Found>> found(std::string name, Located located);
   std::uint32_t valid_ms(const RowState* row) const;
@@ -193,7 +195,7 @@ class Filesystem {
   Task<Result<Attr>> set_directory(DirectoryId id, std::uint64_t node, Change change);
 
   // filesystem_files.cc
-  Task<Result<FilePtr>> file_of(std::uint64_t node, std::int64_t max_age_ms);
+  Task<Result<FilePtr>> file_of(std::uint64_t node, Age age);
   Result<FilePtr> file_of_handle(std::uint64_t handle);
   FilePtr add_file(std::uint64_t node, const NodeKey& key, const RowId& at);
   FilePtr attached_at(const RowId& at, const std::string& name) const;
@@ -201,6 +203,7 @@ class Filesystem {
   void detach(const FilePtr& file);
   void drop_if_idle(const FilePtr& file);
   void rebase(OpenFile& file, const Caller& caller);
+  Task<Result<Unit>> refresh(FilePtr file);
   Opened open_handle(const FilePtr& file, const OpenFlags& flags);
   Task<Result<Unit>> truncate(FilePtr file, std::uint64_t size);
   Task<Result<Unit>> publish(FilePtr file, bool sync);

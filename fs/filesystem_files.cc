@@ -79,14 +79,14 @@ void Filesystem::drop_if_idle(const FilePtr& file) {
   if (keep->attached) detach(keep);
 }
 
-Task<Result<FilePtr>> Filesystem::file_of(std::uint64_t node, std::int64_t max_age_ms) {
+Task<Result<FilePtr>> Filesystem::file_of(std::uint64_t node, Age age) {
   if (const auto it = files_.find(node); it != files_.end()) co_return it->second;
   auto inode = inode_of(node);
   if (!inode) co_return pass(std::move(inode));
   if ((*inode)->key.directory) co_return fail(Errc::kIsDirectory, (*inode)->name + " is a directory");
   const RowId at = (*inode)->at;
   const std::string name = (*inode)->name;
-  auto row = co_await ns_.row(at, max_age_ms);
+  auto row = co_await row_of_age(at, age);
   if (!row) co_return pass(std::move(row));
   if (const auto it = files_.find(node); it != files_.end()) co_return it->second;
   const auto* shown = shown_of(**row, at, node, name);
@@ -128,39 +128,39 @@ void Filesystem::rebase(OpenFile& file, const Caller& caller) {
   if (seen->shown != nullptr) file.shown = *seen->shown;
 }
 
+/// Close-to-open: what is open here and has nothing unpublished takes over what the row shows now.
+Task<Result<Unit>> Filesystem::refresh(FilePtr file) {
+  if (!file->attached || file->unpublished()) co_return Unit{};
+  const RowId at = file->at;
+  auto row = co_await ns_.row_at_open(at);
+  if (!row) co_return pass(std::move(row));
+  if (!file->attached || file->unpublished() || file->at != at) co_return Unit{};
+  const auto* shown = shown_of(**row, at, file->node, file->name);
+  if (shown == nullptr) co_return fail(Errc::kNotFound, file->name + " is no longer there");
+  adopt(*file, client_, blocks_, volume_, *row, *shown);
+  co_return Unit{};
+}
+
 Task<Result<Opened>> Filesystem::open(std::uint64_t node, OpenFlags flags, Caller caller) {
-  auto loaded = co_await file_of(node, kFreshMs);
+  const bool known = files_.contains(node);
+  auto loaded = co_await file_of(node, Age::kAtOpen);
   if (!loaded) co_return pass(std::move(loaded));
   const FilePtr file = *loaded;
-  if (file->entry.type != FileType::kRegular) co_return fail(Errc::kInvalid, file->name + " is no regular file");
   auto use = std::make_unique<Use>(file);
-  if (file->attached && !file->unpublished()) {
-    const RowId at = file->at;
-    auto row = co_await ns_.row(at, kFreshMs);
-    if (!row) {
-      use.reset();
-      drop_if_idle(file);
-      co_return pass(std::move(row));
-    }
-    if (file->attached && !file->unpublished() && file->at == at) {
-      const auto* shown = shown_of(**row, at, node, file->name);
-      if (shown == nullptr) {
-        use.reset();
-        drop_if_idle(file);
-        co_return fail(Errc::kNotFound, file->name + " is no longer there");
-      }
-      adopt(*file, client_, blocks_, volume_, *row, *shown);
-    }
+  Result<Unit> good = Unit{};
+  if (file->entry.type != FileType::kRegular) good = fail(Errc::kInvalid, file->name + " is no regular file");
+  if (good && known) good = co_await refresh(file);
+  if (good && flags.read && file->base && !flags.truncate) {
+    ns_.remember_open(file->at, file->name, file->base, caller);
   }
-  if (flags.read && file->base && !flags.truncate) ns_.remember_open(file->at, file->name, file->base, caller);
-  if (flags.truncate) {
+  if (good && flags.truncate) {
     if (!file->unpublished()) rebase(*file, caller);
-    auto cut = co_await truncate(file, 0);
-    if (!cut) {
-      use.reset();
-      drop_if_idle(file);
-      co_return pass(std::move(cut));
-    }
+    good = co_await truncate(file, 0);
+  }
+  if (!good) {
+    use.reset();
+    drop_if_idle(file);
+    co_return pass(std::move(good));
   }
   const auto opened = open_handle(file, flags);
   use.reset();
@@ -208,7 +208,7 @@ Task<Result<Attr>> Filesystem::setattr(std::uint64_t node, Change change, std::u
   if (auto* inode = inodes_.find(node); inode != nullptr && inode->key.directory) {
     co_return co_await set_directory(DirectoryId(inode->key.id), node, std::move(change));
   }
-  auto loaded = co_await file_of(node, kCacheMs);
+  auto loaded = co_await file_of(node, Age::kCached);
   if (!loaded) co_return pass(std::move(loaded));
   const FilePtr file = *loaded;
   auto use = std::make_unique<Use>(file);
@@ -244,7 +244,7 @@ Task<Result<Attr>> Filesystem::setattr(std::uint64_t node, Change change, std::u
 }
 
 Task<Result<std::string>> Filesystem::readlink(std::uint64_t node) {
-  auto loaded = co_await file_of(node, kCacheMs);
+  auto loaded = co_await file_of(node, Age::kCached);
   if (!loaded) co_return pass(std::move(loaded));
   const FilePtr file = *loaded;
   drop_if_idle(file);

@@ -118,7 +118,7 @@ Task<Result<Found>> Filesystem::listed(DirectoryId directory, Pending pending) {
   } else if (const auto it = files_.find(pending.only_here); it != files_.end()) {
     located.file = it->second;
     if (!located.file->created()) {  // published since the page was read
-      auto now = co_await locate(directory, pending.name, kCacheMs);
+      auto now = co_await locate(directory, pending.name, Age::kCached);
       if (!now) co_return pass(std::move(now));
       located = std::move(*now);
     }

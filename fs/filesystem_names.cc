@@ -38,7 +38,7 @@ Task<Result<Found>> Filesystem::make(std::uint64_t parent, std::string name, Ent
   const DirectoryId in = *directory;
   RowId at{in, name};
   const auto lock = co_await ns_.lock(at);
-  auto located = co_await locate(in, name, kFreshMs);
+  auto located = co_await locate(in, name, Age::kAtOpen);
   if (!located) co_return pass(std::move(located));
   if (located->exists()) co_return fail(Errc::kExists, name + " exists");
   if (entry.type == FileType::kDirectory) {
@@ -76,7 +76,7 @@ Task<Result<Found>> Filesystem::put_new(DirectoryId directory, std::string name,
   rows.push_back(ns_.row_put(located.row, name, dots, std::move(version)));
   auto done = co_await ns_.put(directory, std::move(rows), false);
   if (!done) co_return pass(std::move(done));
-  auto after = co_await locate(directory, name, kCacheMs);
+  auto after = co_await locate(directory, name, Age::kCached);
   if (!after) co_return pass(std::move(after));
   co_return co_await found(name, std::move(*after));
 }
@@ -113,7 +113,7 @@ Task<Result<Created>> Filesystem::create(std::uint64_t parent, std::string name,
   auto directory = directory_of(parent);
   if (!directory) co_return pass(std::move(directory));
   const DirectoryId in = *directory;
-  auto located = co_await locate(in, name, kFreshMs);
+  auto located = co_await locate(in, name, Age::kAtOpen);
   if (!located) co_return pass(std::move(located));
   Created out;
   if (located->exists()) {
@@ -192,14 +192,14 @@ Task<Result<bool>> Filesystem::is_empty(DirectoryId id) {
 }
 
 Task<Result<Unit>> Filesystem::remove(DirectoryId directory, std::string name, bool is_directory) {
-  auto first = co_await locate(directory, name, kCacheMs);
+  auto first = co_await locate(directory, name, Age::kCached);
   if (!first) co_return pass(std::move(first));
   const auto lock = co_await ns_.lock(first->at);
   if (first->file && first->file->pending) {
     auto settled = co_await put_pending(first->file, false);
     if (!settled) co_return pass(std::move(settled));
   }
-  auto located = co_await locate(directory, name, kCacheMs);
+  auto located = co_await locate(directory, name, Age::kCached);
   if (!located) co_return pass(std::move(located));
   if (!located->exists() || located->at != first->at) co_return fail(Errc::kNotFound, name + " is no longer there");
   const auto type = located->type();
@@ -249,10 +249,10 @@ Task<Result<Unit>> Filesystem::rename(std::uint64_t from, std::string name, std:
   names.name = name;
   names.new_name = new_name;
   for (;;) {
-    auto source = co_await locate(names.from_directory, name, kCacheMs);
+    auto source = co_await locate(names.from_directory, name, Age::kCached);
     if (!source) co_return pass(std::move(source));
     if (!source->exists()) co_return fail(Errc::kNotFound, name + " is not there");
-    auto target = co_await locate(names.to_directory, new_name, kCacheMs);
+    auto target = co_await locate(names.to_directory, new_name, Age::kCached);
     if (!target) co_return pass(std::move(target));
     const RowId low = std::min(source->at, target->at);
     const RowId high = std::max(source->at, target->at);
@@ -269,10 +269,10 @@ Task<Result<Unit>> Filesystem::rename(std::uint64_t from, std::string name, std:
       auto done = co_await put_pending(target->file, false);
       if (!done) co_return pass(std::move(done));
     }
-    auto again = co_await locate(names.from_directory, name, kCacheMs);
+    auto again = co_await locate(names.from_directory, name, Age::kCached);
     if (!again) co_return pass(std::move(again));
     names.from = std::move(*again);
-    auto to_again = co_await locate(names.to_directory, new_name, kCacheMs);
+    auto to_again = co_await locate(names.to_directory, new_name, Age::kCached);
     if (!to_again) co_return pass(std::move(to_again));
     names.to = std::move(*to_again);
     if (names.from.shown == nullptr || names.from.at != source->at) {

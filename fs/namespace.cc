@@ -53,7 +53,18 @@ Task<Result<RowPtr>> Namespace::row(RowId id, std::int64_t max_age_ms) {
   const auto sent_ms = env_.mono_ms();
   auto got = co_await client_.get(volume_, partition_key(id.directory), sort_key(id.name));
   if (!got) co_return pass(std::move(got));
-  co_return store(id, std::move(got->row), sent_ms, got->degraded);
+  auto state = store(id, std::move(got->row), sent_ms, got->degraded);
+  state->for_lookup = true;
+  co_return state;
+}
+
+Task<Result<RowPtr>> Namespace::row_at_open(RowId id) {
+  constexpr std::int64_t kAnew = -1;
+  const auto it = rows_.find(id);
+  const bool looked_up = it != rows_.end() && it->second->for_lookup && age_ms(it->second->fetched_ms) <= kFreshMs;
+  auto state = co_await row(id, looked_up ? kFreshMs : kAnew);
+  if (state) (*state)->for_lookup = false;
+  co_return state;
 }
 
 Task<Result<DirectoryState>> Namespace::directory(DirectoryId id, std::int64_t max_age_ms) {

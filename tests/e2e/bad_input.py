@@ -87,7 +87,7 @@ class BadInput(DaemonTest):
                         s.shutdown(socket.SHUT_WR)
                         while s.recv(65536):
                             pass
-                    except (ConnectionError, TimeoutError):
+                    except OSError:  # that it hangs up is as good as that it does not
                         pass
         self.put(1, "k", b"v")
         self.assertEqual(self.get(1, "k"), b"v")

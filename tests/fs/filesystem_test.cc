@@ -479,7 +479,9 @@ TEST_F(Costs, ListingThenReading) {
   EXPECT_EQ(cluster.calls.scans, 1u);
   EXPECT_EQ(cluster.calls.gets, 1u) << "the subdirectory's own row";
   for (const auto& name : names) {
-    if (name.type == FileType::kRegular) EXPECT_EQ(b.read("d/" + name.name), "small");
+    if (name.type == FileType::kRegular) {
+      EXPECT_EQ(b.read("d/" + name.name), "small");
+    }
     MUST(b.stat("d/" + name.name));
   }
   EXPECT_FALSE(b.exists("d/absent"));

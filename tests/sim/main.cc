@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "sim/scenario.h"
 #include "sim/workload.h"
 
 namespace {
@@ -99,6 +100,16 @@ int run_many(std::uint64_t first, std::uint64_t last, PlantedBug bug, bool find,
   return thin ? 1 : 0;
 }
 
+int play_all(const std::vector<std::string>& paths, bool trace) {
+  int failed = 0;
+  for (const auto& path : paths) {
+    const auto played = play_scenario(path, trace);
+    fmt::print("{}: {}\n", path, played ? "as told" : played.error().text);
+    failed += played ? 0 : 1;
+  }
+  return failed == 0 ? 0 : 1;
+}
+
 std::optional<std::pair<std::uint64_t, std::uint64_t>> parse_range(const std::string& text) {
   const auto dots = text.find("..");
   if (dots == std::string::npos) return std::nullopt;
@@ -124,6 +135,8 @@ int main(int argc, char** argv) {
   auto* many = app.add_option("--seeds", seeds, "A..B: all of these");
   app.add_option("--bug", bug_name, "a planted bug, to see that it is found");
   app.add_flag("--find", find, "with --seeds and --bug: succeed at the first seed that finds it");
+  std::vector<std::string> scenarios;
+  app.add_option("--scenario", scenarios, "play these scenario files instead");
   app.add_flag("--trace", trace, "print every message and fault of the run");
   app.add_option("--threads", threads, "runs at a time");
   one->excludes(many);
@@ -143,6 +156,7 @@ int main(int argc, char** argv) {
     }
     bug = it->second;
   }
+  if (!scenarios.empty()) return play_all(scenarios, trace);
   if (many->count() > 0) {
     const auto range = parse_range(seeds);
     if (!range) {

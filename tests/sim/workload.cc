@@ -56,7 +56,8 @@ class SimClient {
     ++result_.operations;
     const auto dice = world_.chance();
     if (dice < 0.08) return put_block();
-    if (dice < 0.20) return scan();
+    if (dice < 0.14) return put_cold();
+    if (dice < 0.24) return scan();
     const auto& key = keys_[static_cast<std::size_t>(world_.between(0, std::ssize(keys_) - 1))];
     const auto expectation = history_.expect(key);
     const auto host = some_host();
@@ -69,6 +70,18 @@ class SimClient {
                      if (dice < 0.45) return next();
                      write_over(key, got->row);
                    });
+  }
+
+  // A key that is written once and never again: what heals it later is not another write.
+  void put_cold() {
+    const auto& near = keys_[static_cast<std::size_t>(world_.between(0, std::ssize(keys_) - 1))];
+    const RowKey key{near.volume, near.partition_key, fmt::format("once{}-{}", identity_, sequence_)};
+    Put put;
+    put.request.volume = key.volume;
+    put.request.partition_key = key.partition_key;
+    put.request.options.sync = world_.chance() < 0.1;
+    add_row(put, key, Row{});
+    send(std::move(put));
   }
 
   // A reader of an old page is a writer of siblings: sometimes it thinks long.
@@ -159,7 +172,7 @@ class SimClient {
       if (k.partition_key == key.partition_key) expected.emplace_back(k, history_.expect(k));
     }
     ScanLimit limit;
-    limit.rows = static_cast<std::size_t>(world_.between(1, 4));
+    limit.rows = static_cast<std::size_t>(world_.between(1, 40));
     world_.request(some_host(), cluster::ScanRequest{key.volume, key.partition_key, "", limit}, kPatienceMs,
                    [this, expected](std::optional<cluster::Answer> answer) {
                      const auto* page = answer ? std::get_if<ScanResult>(&*answer) : nullptr;
@@ -270,12 +283,13 @@ class Enemy {
 };
 
 // Heal everything, let hints drain, read each key once, and compare.
-void finish(World& world, History& history, const std::vector<RowKey>& keys) {
+void finish(World& world, History& history) {
   world.calm();
   if (!world.run_until([&] { return world.idle(); }, 60'000'000)) {
     history.violation("hints do not drain within 60 s of healing:" + world.why_not_idle());
   }
   history.check_drained();
+  const auto keys = history.keys();
   std::size_t left = keys.size();
   for (const auto& key : keys) {
     const auto expectation = history.expect(key);
@@ -335,7 +349,7 @@ RunResult run_seed(const RunOptions& options) {
   world.run_until(kLoadUs);
   world.run_until([&] { return std::all_of(clients.begin(), clients.end(), [](const auto& c) { return c->done(); }); },
                   60'000'000);
-  finish(world, history, keys);
+  finish(world, history);
   result.violations = history.violations();
   result.faults = world.faults;
   result.counters = world.counters();
