@@ -312,7 +312,10 @@ class Decoder {
         if (error_) break;
         put.add.push_back(taken(decode_version(bytes)));
         require(put.add.back().dot == Dot{}, "a new version that has a dot already");
+        require(put.add.back().event.sequence != 0, "a new version without an event");
       }
+      require(r.previous_size() == 0 || r.previous_size() == r.add_size(), "previous events for other versions");
+      put.previous.assign(r.previous().begin(), r.previous().end());
       out.rows.push_back(std::move(put));
     }
     return out;

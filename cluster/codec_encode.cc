@@ -139,6 +139,7 @@ struct BodyWriter {
       r->set_sort_key(row.sort_key);
       if (!row.base.empty()) r->set_base(encode_row(row.base));
       for (const auto& version : row.add) r->add_add(encode_version(version));
+      for (const auto sequence : row.previous) r->add_previous(sequence);
     }
   }
   void operator()(wire::Request* out, const PutBlockRequest& in) {

@@ -30,6 +30,7 @@
 #include "cluster/event_loop.h"
 #include "cluster/frame_stream.h"
 #include "cluster/hlc_clock.h"
+#include "cluster/own_events.h"
 #include "storage/record_codec.h"
 
 namespace kinfs::cluster {
@@ -116,16 +117,20 @@ struct LimitCheck {
   }
 };
 
+/// One byte string for each row, the same for the same row of another put.
+Bytes row_name(const PutRequest& put, const RowPut& row) {
+  Bytes name;
+  append_be32(name, static_cast<std::uint32_t>(put.volume));
+  append_be32(name, static_cast<std::uint32_t>(put.partition_key.size()));
+  return name + put.partition_key + row.sort_key;
+}
+
 /// The rows of a put, each once.
 std::vector<Bytes> row_names(const Request& request) {
   std::vector<Bytes> names;
   const auto* put = std::get_if<PutRequest>(&request);
   if (put == nullptr) return names;
-  Bytes prefix;
-  append_be32(prefix, static_cast<std::uint32_t>(put->volume));
-  append_be32(prefix, static_cast<std::uint32_t>(put->partition_key.size()));
-  prefix += put->partition_key;
-  for (const auto& row : put->rows) names.push_back(prefix + row.sort_key);
+  for (const auto& row : put->rows) names.push_back(row_name(*put, row));
   std::sort(names.begin(), names.end());
   names.erase(std::unique(names.begin(), names.end()), names.end());
   return names;
@@ -162,6 +167,7 @@ struct SocketClient::Impl {
 
  private:
   void count(const Request& request);
+  void vouch(PutRequest& put);
   void send(const Call& call);
   void flush();
   void want_output(bool wanted);
@@ -180,6 +186,7 @@ struct SocketClient::Impl {
   void detach();
   int wait_ms() const;
 
+  OwnEvents own_events_;
   bool stopping_ = false;
   std::uint64_t next_id_ = 1;
   const std::uint64_t boot_ = std::random_device{}() | 1ull << 32;
@@ -259,6 +266,7 @@ Promise<Answer> SocketClient::Impl::call(Request request) {
   }
   auto call = std::make_shared<Call>();
   count(request);
+  if (auto* put = std::get_if<PutRequest>(&request)) vouch(*put);
   call->id = next_id_++;
   call->rows = row_names(request);
   call->deadline_ms = EventLoop::mono_ms() + options_.timeout_ms;
@@ -283,6 +291,15 @@ Promise<Answer> SocketClient::Impl::call(Request request) {
     flush();
   }
   return promise;
+}
+
+void SocketClient::Impl::vouch(PutRequest& put) {
+  for (auto& row : put.rows) {
+    row.previous.clear();
+    for (const auto& version : row.add) {
+      row.previous.push_back(own_events_.previous(row_name(put, row), version.event, row.base.context));
+    }
+  }
 }
 
 void SocketClient::Impl::count(const Request& request) {

@@ -38,8 +38,8 @@ Result<IdentityPool::Lent> IdentityPool::lend(std::int64_t mono_ms) {
   std::uint32_t slot = 0;
   while (out_.count(slot) != 0) ++slot;
   if (slot >= kMaxSlots) {
-    return fail(Errc::kBusy, fmt::format("{} commands are writing through this daemon already; try again in a moment",
-                                         kMaxSlots));
+    return fail(Errc::kBusy,
+                fmt::format("{} commands are writing through this daemon already; try again in a moment", kMaxSlots));
   }
   out_[slot] = mono_ms + kKeepMs;
   CanonicalWriter w;
@@ -106,7 +106,9 @@ Result<std::string> Admin::status() const {
     hints += peer.hints;
     hosts.push_back({{"name", peer.member.name},
                      {"address", peer.member.address},
-                     {"state", up ? "up" : heard ? "down" : "unseen"},
+                     {"state", up      ? "up"
+                               : heard ? "down"
+                                       : "unseen"},
                      {"last_seen", heard ? Json(utc(now.wall_ms - (now.mono_ms - peer.last_heard_ms))) : Json()},
                      {"hints", peer.hints}});
   }
@@ -114,29 +116,28 @@ Result<std::string> Admin::status() const {
   Json cut = Json::array();
   for (const auto node : transport_.cut()) cut.push_back(name_of(node));
   const bool full = usage.total_bytes != 0 && usage.free_bytes < usage.total_bytes / 50;
-  const Json out = {
-      {"safe", all_up && hints == 0 && !full && c.dot_clashes == 0 && failed_saves_() == 0},
-      {"hosts", std::move(hosts)},
-      // Each hint is one row or block that an owner is known to lack.
-      {"under_replicated", hints},
-      {"hints", hints},
-      {"conflicts", nullptr},  // not counted by the store: `kinfs conflicts` walks
-      {"tasks", Json::array()},
-      {"disk",
-       {{"path", config_.data_dir},
-        {"total", usage.total_bytes},
-        {"free", usage.free_bytes},
-        {"rows", usage.rows_estimate},
-        {"block_bytes", usage.block_bytes},
-        {"full", full}}},
-      {"node", {{"name", config_.name}, {"id", fmt::format("{:016x}", value_of(self_))}}},
-      {"quorum", {{"n", config_.quorum.n}, {"r", config_.quorum.r}, {"w", config_.quorum.w}}},
-      {"cut", std::move(cut)},
-      {"degraded_puts", c.degraded_puts},
-      {"degraded_reads", c.degraded_reads},
-      {"failed_saves", failed_saves_()},
-      {"dot_clashes", c.dot_clashes},
-      {"uptime_s", (now.mono_ms - started_ms_) / 1000}};
+  const Json out = {{"safe", all_up && hints == 0 && !full && c.dot_clashes == 0 && failed_saves_() == 0},
+                    {"hosts", std::move(hosts)},
+                    // Each hint is one row or block that an owner is known to lack.
+                    {"under_replicated", hints},
+                    {"hints", hints},
+                    {"conflicts", nullptr},  // not counted by the store: `kinfs conflicts` walks
+                    {"tasks", Json::array()},
+                    {"disk",
+                     {{"path", config_.data_dir},
+                      {"total", usage.total_bytes},
+                      {"free", usage.free_bytes},
+                      {"rows", usage.rows_estimate},
+                      {"block_bytes", usage.block_bytes},
+                      {"full", full}}},
+                    {"node", {{"name", config_.name}, {"id", fmt::format("{:016x}", value_of(self_))}}},
+                    {"quorum", {{"n", config_.quorum.n}, {"r", config_.quorum.r}, {"w", config_.quorum.w}}},
+                    {"cut", std::move(cut)},
+                    {"degraded_puts", c.degraded_puts},
+                    {"degraded_reads", c.degraded_reads},
+                    {"failed_saves", failed_saves_()},
+                    {"dot_clashes", c.dot_clashes},
+                    {"uptime_s", (now.mono_ms - started_ms_) / 1000}};
   return text_of(out);
 }
 
@@ -182,19 +183,36 @@ Result<std::string> Admin::ring(const std::vector<std::string>& arguments) const
 Result<std::string> Admin::counters() const {
   const auto& c = node_.counters();
   const auto& t = transport_.counters();
-  const Json out = {
-      {"node",
-       {{"puts", c.puts}, {"gets", c.gets}, {"scans", c.scans}, {"blocks_put", c.blocks_put},
-        {"blocks_got", c.blocks_got}, {"put_rows", c.put_rows}, {"degraded_puts", c.degraded_puts},
-        {"degraded_reads", c.degraded_reads}, {"repairs", c.repairs}, {"hints_kept", c.hints_kept},
-        {"hints_delivered", c.hints_delivered}, {"siblings_made", c.siblings_made},
-        {"retries_collapsed", c.retries_collapsed}, {"dropped_late", c.dropped_late}, {"refused", c.refused},
-        {"dot_clashes", c.dot_clashes}, {"messages_in", c.messages_in}, {"messages_out", c.messages_out}}},
-      {"transport",
-       {{"sent", t.sent}, {"received", t.received}, {"bytes_sent", t.bytes_sent},
-        {"bytes_received", t.bytes_received}, {"dropped_late", t.dropped_late}, {"dropped_full", t.dropped_full},
-        {"dropped_cut", t.dropped_cut}, {"malformed", t.malformed}, {"unauthenticated", t.unauthenticated}}},
-      {"daemon", {{"failed_saves", failed_saves_()}}}};
+  const Json out = {{"node",
+                     {{"puts", c.puts},
+                      {"gets", c.gets},
+                      {"scans", c.scans},
+                      {"blocks_put", c.blocks_put},
+                      {"blocks_got", c.blocks_got},
+                      {"put_rows", c.put_rows},
+                      {"degraded_puts", c.degraded_puts},
+                      {"degraded_reads", c.degraded_reads},
+                      {"repairs", c.repairs},
+                      {"hints_kept", c.hints_kept},
+                      {"hints_delivered", c.hints_delivered},
+                      {"siblings_made", c.siblings_made},
+                      {"retries_collapsed", c.retries_collapsed},
+                      {"dropped_late", c.dropped_late},
+                      {"refused", c.refused},
+                      {"dot_clashes", c.dot_clashes},
+                      {"messages_in", c.messages_in},
+                      {"messages_out", c.messages_out}}},
+                    {"transport",
+                     {{"sent", t.sent},
+                      {"received", t.received},
+                      {"bytes_sent", t.bytes_sent},
+                      {"bytes_received", t.bytes_received},
+                      {"dropped_late", t.dropped_late},
+                      {"dropped_full", t.dropped_full},
+                      {"dropped_cut", t.dropped_cut},
+                      {"malformed", t.malformed},
+                      {"unauthenticated", t.unauthenticated}}},
+                    {"daemon", {{"failed_saves", failed_saves_()}}}};
   return text_of(out);
 }
 
@@ -208,8 +226,8 @@ Result<std::string> Admin::set_cut(const std::vector<std::string>& names) {
     const auto all = node_.peers();
     const auto found = std::find_if(all.begin(), all.end(), [&](const auto& p) { return p.member.name == name; });
     if (found == all.end() || found->member.node == self_) {
-      return fail(Errc::kRefused, fmt::format("{} is no other member of this cluster; others: {}", name,
-                                              fmt::join(known, ", ")));
+      return fail(Errc::kRefused,
+                  fmt::format("{} is no other member of this cluster; others: {}", name, fmt::join(known, ", ")));
     }
     peers.insert(found->member.node);
   }

@@ -2,7 +2,8 @@
 // command line.
 //
 // Commands and their arguments (AdminRequest); every answer is one JSON object:
-//   status                    {safe, hosts[{name,address,state,last_seen}], under_replicated, hints, conflicts, tasks[],
+//   status                    {safe, hosts[{name,address,state,last_seen}], under_replicated, hints, conflicts,
+//   tasks[],
 //                             disk{...}, node{...}, quorum{n,r,w}, cut[], degraded_puts, degraded_reads, ...}
 //   ring                      {partitions, layout{number,hash}, hosts[{name,first,owned}]}
 //   ring VOLUME HEX           the same with key{volume,partition,owners[]}; VOLUME is a number, HEX the partition key

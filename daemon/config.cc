@@ -36,7 +36,8 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
   for (std::size_t i = 1; i <= a.size(); ++i) {
     for (std::size_t j = 1; j <= b.size(); ++j) {
       d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
     }
   }
   return d[a.size()][b.size()];
@@ -58,16 +59,26 @@ bool good_name(const std::string& name) {
 
 std::string type_words(toml::node_type type) {
   switch (type) {
-    case toml::node_type::none: return "nothing";
-    case toml::node_type::table: return "a table";
-    case toml::node_type::array: return "a list";
-    case toml::node_type::string: return "a string";
-    case toml::node_type::integer: return "an integer";
-    case toml::node_type::floating_point: return "a number with a fraction";
-    case toml::node_type::boolean: return "true or false";
-    case toml::node_type::date: return "a date";
-    case toml::node_type::time: return "a time";
-    case toml::node_type::date_time: return "a date and time";
+    case toml::node_type::none:
+      return "nothing";
+    case toml::node_type::table:
+      return "a table";
+    case toml::node_type::array:
+      return "a list";
+    case toml::node_type::string:
+      return "a string";
+    case toml::node_type::integer:
+      return "an integer";
+    case toml::node_type::floating_point:
+      return "a number with a fraction";
+    case toml::node_type::boolean:
+      return "true or false";
+    case toml::node_type::date:
+      return "a date";
+    case toml::node_type::time:
+      return "a time";
+    case toml::node_type::date_time:
+      return "a date and time";
   }
   return "something else";
 }
@@ -147,7 +158,8 @@ class Parser {
     if (!found) return false;
     const auto* value = found->as_string();
     if (!value) {
-      error(found->source(), fmt::format("{} must be a string and is {}", full(prefix, key), type_words(found->type())));
+      error(found->source(),
+            fmt::format("{} must be a string and is {}", full(prefix, key), type_words(found->type())));
       return false;
     }
     if (value->get().empty() && std::string_view(key) != "file") {
@@ -162,8 +174,7 @@ class Parser {
     return true;
   }
 
-  void name_list(const toml::table& table, const std::string& prefix, const char* key,
-                 std::vector<std::string>& out) {
+  void name_list(const toml::table& table, const std::string& prefix, const char* key, std::vector<std::string>& out) {
     const auto* found = table.get(key);
     if (!found) return;
     const auto* list = found->as_array();
@@ -176,8 +187,8 @@ class Parser {
       if (const auto* value = item.as_string()) {
         out.push_back(value->get());
       } else {
-        error(item.source(), fmt::format("{} holds {} where a name is needed", full(prefix, key),
-                                         type_words(item.type())));
+        error(item.source(),
+              fmt::format("{} holds {} where a name is needed", full(prefix, key), type_words(item.type())));
       }
     }
   }
@@ -269,8 +280,8 @@ class Parser {
 
   void check_members(const toml::table& root) {
     if (!good_name(config_.name)) {
-      errors_.push_back(fmt::format("{}: this machine's name, {:?}, cannot be used as node.name; set one", file_,
-                                    config_.name));
+      errors_.push_back(
+          fmt::format("{}: this machine's name, {:?}, cannot be used as node.name; set one", file_, config_.name));
     }
     std::vector<std::string> names;
     for (const auto& m : config_.members) names.push_back(m.name);
@@ -289,9 +300,9 @@ class Parser {
     check(config_.cut, "cut");
     if (!config_.members.empty() && std::find(names.begin(), names.end(), config_.name) == names.end()) {
       const auto near = nearest_name(config_.name, names);
-      error(t->source(), fmt::format("node.name is {}, and no [[cluster.member]] has that name{}; members: {}",
-                                     config_.name, near.empty() ? "" : fmt::format(" (did you mean {}?)", near),
-                                     join(names)));
+      error(t->source(),
+            fmt::format("node.name is {}, and no [[cluster.member]] has that name{}; members: {}", config_.name,
+                        near.empty() ? "" : fmt::format(" (did you mean {}?)", near), join(names)));
     }
   }
 
@@ -330,7 +341,8 @@ class Parser {
       error(t->source(), fmt::format("quorum.r and quorum.w cannot be greater than n, which is {}", asked));
     } else if (q.r + q.w <= q.n) {
       error(t->source(), fmt::format("quorum: r + w must be greater than n, so that a read meets the last write; "
-                                     "r {} + w {} is not greater than {}", q.r, q.w, q.n));
+                                     "r {} + w {} is not greater than {}",
+                                     q.r, q.w, q.n));
     }
   }
 

@@ -15,6 +15,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <optional>
 #include <random>
@@ -76,6 +77,14 @@ std::set<NodeId> ids_of(const std::vector<cluster::Member>& members, const std::
   return out;
 }
 
+/// Another after each start of the machine; empty when it cannot be told, which counts as another.
+Bytes machine_boot_id() {
+  std::ifstream file("/proc/sys/kernel/random/boot_id");
+  std::string id;
+  std::getline(file, id);
+  return id;
+}
+
 std::uint64_t random_seed() {
   std::random_device device;
   return static_cast<std::uint64_t>(device()) << 32 | device();
@@ -132,9 +141,8 @@ Result<void> Daemon::Impl::open_all() {
   auto opened = RocksStore::open(config.data_dir);
   if (!opened) return pass(std::move(opened));
   store = std::move(*opened);
-  auto dialled = cluster::ZmqTransport::open(loop, {self, config.listen, *keys}, *members, [this](cluster::Message m) {
-    runner->receive(std::move(m));
-  });
+  auto dialled = cluster::ZmqTransport::open(loop, {self, config.listen, *keys}, *members,
+                                             [this](cluster::Message m) { runner->receive(std::move(m)); });
   if (!dialled) return pass(std::move(dialled));
   transport = std::move(*dialled);
   transport->set_cut(ids_of(*members, config.cut));
@@ -174,16 +182,16 @@ void Daemon::Impl::start_node(std::vector<cluster::Member> members) {
   }
   core.members = std::move(members);
   core.quorum = config.quorum;
+  core.machine_boot = machine_boot_id();
   node = std::make_unique<cluster::Node>(std::move(core), *store, random_seed());
-  runner = std::make_unique<Runner>(loop, *node, *store,
-                                    Outputs{[this](const cluster::Message& m) { transport->send(m); },
-                                            [this](std::uint64_t client, cluster::Answer answer) {
-                                              on_reply(client, std::move(answer));
-                                            },
-                                            [this](const Error& error) {
-                                              fatal = error;
-                                              loop.stop();
-                                            }});
+  runner = std::make_unique<Runner>(
+      loop, *node, *store,
+      Outputs{[this](const cluster::Message& m) { transport->send(m); },
+              [this](std::uint64_t client, cluster::Answer answer) { on_reply(client, std::move(answer)); },
+              [this](const Error& error) {
+                fatal = error;
+                loop.stop();
+              }});
 }
 
 void Daemon::Impl::on_request(std::uint64_t connection, std::uint64_t id, cluster::Request request,
@@ -276,7 +284,8 @@ Result<void> Daemon::run() {
   d.loop.run();
   if (d.fatal) {
     return fail(Errc::kIo, fmt::format("{} cannot be synced any more: {}. Nothing that was confirmed is lost; look at "
-                                       "the disk, then start kinfsd again", d.config.data_dir, d.fatal->text));
+                                       "the disk, then start kinfsd again",
+                                       d.config.data_dir, d.fatal->text));
   }
   d.server.reset();
   if (auto synced = d.store->sync(); !synced) return synced;
@@ -292,8 +301,8 @@ Result<void> start_log(const Config& config) {
       spdlog::set_default_logger(spdlog::basic_logger_mt("file", config.log_file));
     }
   } catch (const spdlog::spdlog_ex& e) {
-    return fail(Errc::kRefused, fmt::format("cannot log to {}: {}; make its folder, or set log.file", config.log_file,
-                                            e.what()));
+    return fail(Errc::kRefused,
+                fmt::format("cannot log to {}: {}; make its folder, or set log.file", config.log_file, e.what()));
   }
   spdlog::set_level(spdlog::level::from_str(config.log_level));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");

@@ -39,7 +39,8 @@ Result<cluster::KeyPair> read_key_file(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) {
     if (errno == ENOENT) {
-      return fail(Errc::kNotFound, fmt::format("there is no key file {}; make one with: kinfsd --make-key {}", path, path));
+      return fail(Errc::kNotFound,
+                  fmt::format("there is no key file {}; make one with: kinfsd --make-key {}", path, path));
     }
     return fail(Errc::kRefused, fmt::format("cannot open the key file {}: {}", path, std::strerror(errno)));
   }
@@ -52,13 +53,15 @@ Result<cluster::KeyPair> read_key_file(const std::string& path) {
     return fail(Errc::kRefused, fmt::format("the key file {} is not a file that can be read", path));
   }
   if ((st.st_mode & 077) != 0) {
-    return fail(Errc::kRefused,
-                fmt::format("the key file {} has mode {:04o}, so others than its owner may have read the key; if nobody "
-                            "has, chmod 600 {}", path, st.st_mode & 07777, path));
+    return fail(
+        Errc::kRefused,
+        fmt::format("the key file {} has mode {:04o}, so others than its owner may have read the key; if nobody "
+                    "has, chmod 600 {}",
+                    path, st.st_mode & 07777, path));
   }
   if (st.st_uid != ::geteuid() && ::geteuid() != 0) {
-    return fail(Errc::kRefused, fmt::format("the key file {} belongs to user {}, and kinfsd runs as {}", path, st.st_uid,
-                                            ::geteuid()));
+    return fail(Errc::kRefused,
+                fmt::format("the key file {} belongs to user {}, and kinfsd runs as {}", path, st.st_uid, ::geteuid()));
   }
   const std::string_view text(buffer.data(), static_cast<std::size_t>(n));
   auto pub = key_after(text, kPublicWord);
@@ -66,7 +69,8 @@ Result<cluster::KeyPair> read_key_file(const std::string& path) {
   if (!pub || !secret) {
     return fail(Errc::kCorrupt, fmt::format("{} is no key file, or is damaged: it has no `public-key` and `secret-key` "
                                             "of 64 hexadecimal digits each; restore it, or move it away and make a new "
-                                            "one with: kinfsd --make-key {}", path, path));
+                                            "one with: kinfsd --make-key {}",
+                                            path, path));
   }
   return cluster::KeyPair{std::move(*pub), std::move(*secret)};
 }
@@ -76,13 +80,13 @@ Result<cluster::KeyPair> make_key_file(const std::string& path) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (fd < 0) {
     if (errno == EEXIST) {
-      return fail(Errc::kExists, fmt::format("{} is there already, and a key is never overwritten; move it away first",
-                                             path));
+      return fail(Errc::kExists,
+                  fmt::format("{} is there already, and a key is never overwritten; move it away first", path));
     }
     return fail(Errc::kRefused, fmt::format("cannot make the key file {}: {}", path, std::strerror(errno)));
   }
-  const auto text = fmt::format("{}{}\n{}{}\n", kPublicWord, to_hex(keys.public_key), kSecretWord,
-                                to_hex(keys.secret_key));
+  const auto text =
+      fmt::format("{}{}\n{}{}\n", kPublicWord, to_hex(keys.public_key), kSecretWord, to_hex(keys.secret_key));
   const bool written = ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) && ::fsync(fd) == 0;
   const int error = errno;
   ::close(fd);

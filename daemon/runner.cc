@@ -110,8 +110,7 @@ void Runner::tick() {
 void Runner::drain() {
   // What the core says to a failed save may itself save: each of these rounds has fewer origins than the one before.
   for (auto effects = node_.take_effects(); !effects.empty(); effects = node_.take_effects()) {
-    auto failures =
-        carry_out(std::move(effects), store_, outputs_, [this](std::uint64_t token) { sync_.ask(token); });
+    auto failures = carry_out(std::move(effects), store_, outputs_, [this](std::uint64_t token) { sync_.ask(token); });
     for (auto& failure : failures) {
       ++failed_saves_;
       const auto at = cluster::EventLoop::mono_ms();

@@ -59,6 +59,7 @@ const Shown* Filesystem::shown_of(const RowState& row, const RowId& at, std::uin
 
 Task<Result<RowPtr>> Filesystem::row_of_age(RowId id, Age age) {
   if (age == Age::kAtOpen) co_return co_await ns_.row_at_open(id);
+  if (age == Age::kToChange) co_return co_await ns_.row_to_change(id);
   co_return co_await ns_.row(id, kCacheMs);
 }
 

@@ -181,7 +181,7 @@ class Filesystem {
   // filesystem.cc
   Result<Inode*> inode_of(std::uint64_t node);
   Result<DirectoryId> directory_of(std::uint64_t node);
-  enum class Age { kCached, kAtOpen };
+  enum class Age { kCached, kToChange, kAtOpen };
   Task<Result<Located>> locate(DirectoryId directory, std::string name, Age age);
   Task<Result<RowPtr>> row_of_age(RowId id, Age age);
   Task<Result<Located>> locate_cut(DirectoryId directory, std::string name);
@@ -203,7 +203,7 @@ class Filesystem {
   void detach(const FilePtr& file);
   void drop_if_idle(const FilePtr& file);
   void rebase(OpenFile& file, const Caller& caller);
-  Task<Result<Unit>> refresh(FilePtr file);
+  Task<Result<Unit>> refresh(FilePtr file, Age age);
   Opened open_handle(const FilePtr& file, const OpenFlags& flags);
   Task<Result<Unit>> truncate(FilePtr file, std::uint64_t size);
   Task<Result<Unit>> publish(FilePtr file, bool sync);

@@ -129,10 +129,10 @@ void Filesystem::rebase(OpenFile& file, const Caller& caller) {
 }
 
 /// Close-to-open: what is open here and has nothing unpublished takes over what the row shows now.
-Task<Result<Unit>> Filesystem::refresh(FilePtr file) {
+Task<Result<Unit>> Filesystem::refresh(FilePtr file, Age age) {
   if (!file->attached || file->unpublished()) co_return Unit{};
   const RowId at = file->at;
-  auto row = co_await ns_.row_at_open(at);
+  auto row = co_await row_of_age(at, age);
   if (!row) co_return pass(std::move(row));
   if (!file->attached || file->unpublished() || file->at != at) co_return Unit{};
   const auto* shown = shown_of(**row, at, file->node, file->name);
@@ -149,7 +149,7 @@ Task<Result<Opened>> Filesystem::open(std::uint64_t node, OpenFlags flags, Calle
   auto use = std::make_unique<Use>(file);
   Result<Unit> good = Unit{};
   if (file->entry.type != FileType::kRegular) good = fail(Errc::kInvalid, file->name + " is no regular file");
-  if (good && known) good = co_await refresh(file);
+  if (good && known) good = co_await refresh(file, Age::kAtOpen);
   if (good && flags.read && file->base && !flags.truncate) {
     ns_.remember_open(file->at, file->name, file->base, caller);
   }
@@ -208,13 +208,15 @@ Task<Result<Attr>> Filesystem::setattr(std::uint64_t node, Change change, std::u
   if (auto* inode = inodes_.find(node); inode != nullptr && inode->key.directory) {
     co_return co_await set_directory(DirectoryId(inode->key.id), node, std::move(change));
   }
-  auto loaded = co_await file_of(node, Age::kCached);
+  const bool known = files_.contains(node);
+  auto loaded = co_await file_of(node, Age::kToChange);
   if (!loaded) co_return pass(std::move(loaded));
   const FilePtr file = *loaded;
   auto use = std::make_unique<Use>(file);
-  const bool was_clean = !file->unpublished();
   Result<Unit> done = Unit{};
-  if (change.size) {
+  if (known && handle == 0) done = co_await refresh(file, Age::kToChange);
+  const bool was_clean = !file->unpublished();
+  if (done && change.size) {
     if (file->entry.type != FileType::kRegular) {
       done = fail(Errc::kInvalid, file->name + " is no regular file");
     } else {

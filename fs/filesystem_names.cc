@@ -415,14 +415,19 @@ void Filesystem::moved(const Names& names, const RowPtr& state, const Version& v
   }
   const FilePtr file = names.from.file;
   if (!file) return;
-  const bool new_id = file->entry.file_id != entry.file_id;
+  // What moved may be newer than what is open here, or have got an id of its own.
+  const bool other_bytes = file->entry.file_id != entry.file_id || !file->shown ||
+                           file->shown->version.event != names.from.shown->version.event;
+  const bool clean = !file->unpublished();
   attach(file, names.to.at, names.new_name);
-  const auto changes = file->changes;
   file->synced = false;
-  published(file, state, entry, version);
-  if (new_id && changes == file->published) {
+  if (!other_bytes || clean) published(file, state, entry, version);
+  if (other_bytes && clean) {
     file->entry = entry;
     file->content = std::make_shared<FileContent>(client_, blocks_, volume_, entry);
+  } else if (other_bytes) {
+    file->base = state;  // written to while it moved: goes on beside what was moved
+    file->dots.clear();
   }
 }
 

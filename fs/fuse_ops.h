@@ -1,9 +1,9 @@
 // The kernel's side of a mount: requests in, calls of Filesystem, replies out. The one place that knows libfuse.
 //
 // Threading: worker threads read requests, take the strand, start the call and let go; whatever thread ends the call
-// replies, still inside the strand. A call that waits for the ring thus holds no thread and no lock. Notifications to the
-// kernel (invalidate) are sent by a thread that serves no request, without the strand, because the kernel may make them
-// wait for requests.
+// replies, still inside the strand. A call that waits for the ring thus holds no thread and no lock. Notifications to
+// the kernel (invalidate) are sent by a thread that serves no request, without the strand, because the kernel may make
+// them wait for requests.
 #pragma once
 
 #include <cstdint>

@@ -388,8 +388,8 @@ int serve(const Options& options, Launch launch) {
   watcher.join();
   const bool all = publish_everything(mount);
   log_counters(mount);
+  mount.client.reset();  // ends what is under way: what waited for it replies, so all else must still be there
   mount.server.reset();
-  mount.client.reset();  // ends what is under way; the coroutines that waited for it still need the file system
   mount.filesystem.reset();
   if (!options.pidfile.empty()) ::unlink(options.pidfile.c_str());
   spdlog::info("{} {}", options.directory, unmounted ? "was unmounted from outside" : "is unmounted");

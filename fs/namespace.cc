@@ -9,6 +9,7 @@
 namespace kinfs::fs {
 namespace {
 
+constexpr std::int64_t kAnew = -1;  // as a greatest age
 constexpr std::size_t kMaxCachedBytes = 64 << 20;
 constexpr std::size_t kMaxCachedRows = 200'000;
 constexpr std::size_t kMaxDirectories = 50'000;
@@ -58,8 +59,14 @@ Task<Result<RowPtr>> Namespace::row(RowId id, std::int64_t max_age_ms) {
   co_return state;
 }
 
+Task<Result<RowPtr>> Namespace::row_to_change(RowId id) {
+  const auto it = rows_.find(id);
+  const bool own = it != rows_.end() && it->second->own_put && age_ms(it->second->fetched_ms) <= kCacheMs;
+  if (own) co_return it->second;
+  co_return co_await row_at_open(id);
+}
+
 Task<Result<RowPtr>> Namespace::row_at_open(RowId id) {
-  constexpr std::int64_t kAnew = -1;
   const auto it = rows_.find(id);
   const bool looked_up = it != rows_.end() && it->second->for_lookup && age_ms(it->second->fetched_ms) <= kFreshMs;
   auto state = co_await row(id, looked_up ? kFreshMs : kAnew);
@@ -110,7 +117,7 @@ const DirectoryState* Namespace::known(const DirectoryId& id) const {
   return it == directories_.end() ? nullptr : &it->second;
 }
 
-RowPtr Namespace::store(const RowId& id, Row row, std::int64_t fetched_ms, bool degraded) {
+RowPtr Namespace::store(const RowId& id, Row row, std::int64_t fetched_ms, bool degraded, bool own_put) {
   auto state = std::make_shared<RowState>();
   auto& slot = rows_[id];
   if (slot) {
@@ -122,6 +129,7 @@ RowPtr Namespace::store(const RowId& id, Row row, std::int64_t fetched_ms, bool 
     state->fetched_ms = fetched_ms;
   }
   state->degraded = degraded;
+  state->own_put = own_put;
   state->view = view_of(state->row, id.name);
   slot = state;
   bytes_ += bytes_of(*state);
@@ -207,7 +215,10 @@ Version Namespace::version(const RowPtr& shown, const std::vector<Dot>& dots, co
   v.host = client_.host();
   v.tombstone = tombstone;
   v.value = std::move(value);
-  if (parent != nullptr) v.lineage = extend_lineage(parent->version, Bytes(kinfs::view_of(content_digest(parent->entry))));
+  if (parent != nullptr) {
+    const auto digest = content_digest(parent->entry);
+    v.lineage = extend_lineage(parent->version, Bytes(kinfs::view_of(digest)));
+  }
   return v;
 }
 
@@ -251,7 +262,7 @@ RowPtr Namespace::after_put(const DirectoryId& id, const RowPut& put, const PutR
       return nullptr;
     }
   }
-  return store(row_id, std::move(row), sent_ms, false);
+  return store(row_id, std::move(row), sent_ms, false, true);
 }
 
 void Namespace::own_change(const DirectoryId& id, const std::vector<RowPut>& rows) {

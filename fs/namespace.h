@@ -62,6 +62,7 @@ struct RowState {
   /// Fetched for a lookup, and not used by an open yet. Close-to-open asks for a get after open(2) began; the lookup
   /// that the kernel makes first is one, and saves a second.
   mutable bool for_lookup = false;
+  bool own_put = false;  // as a put of this mount left it
 };
 using RowPtr = std::shared_ptr<const RowState>;
 
@@ -90,13 +91,15 @@ class Namespace {
   // --- reading ---
   /// A state not older than `max_age_ms`, from the cache or by one get. An absent row is an empty state.
   Task<Result<RowPtr>> row(RowId id, std::int64_t max_age_ms);
+  /// For changes of attributes: what this mount has put itself is good enough, anything else is asked for anew.
+  Task<Result<RowPtr>> row_to_change(RowId id);
   /// For open and create: asked for anew, except right after a lookup has done that, or where this mount has just made
   /// the directory.
   Task<Result<RowPtr>> row_at_open(RowId id);
   /// Attributes and times of a directory: its own row and the stat of its partition, by one get.
   Task<Result<DirectoryState>> directory(DirectoryId id, std::int64_t max_age_ms);
-  /// One page of rows from sort key `from`, always asked for; what it tells is cached. `listing_ms`: when the pass
-  /// that this page belongs to began; a pass that reaches the end in time makes absent names known.
+  /// One page of rows from sort key `from`, always asked for; what it tells is cached. `listing_ms`: when the pass that
+  /// this page belongs to began; a pass that reaches the end in time makes absent names known.
   Task<Result<DirectoryPage>> scan(DirectoryId id, Bytes from, std::int64_t listing_ms);
   /// What is cached, of any age that is still kept; null when nothing is.
   const DirectoryState* known(const DirectoryId& id) const;
@@ -113,7 +116,8 @@ class Namespace {
   /// because versions live there that are not known here.
   Task<Result<std::vector<RowPtr>>> put(DirectoryId id, std::vector<RowPut> rows, bool sync);
   /// Changes a directory's own row; `made` when this mount has just made it and so knows that it is empty.
-  Task<Result<Unit>> put_directory(DirectoryId id, Row base, DirectoryAttributes attributes, Version version, bool made);
+  Task<Result<Unit>> put_directory(DirectoryId id, Row base, DirectoryAttributes attributes, Version version,
+                                   bool made);
 
   // --- locks: what touches a row for writing holds its lock, several in ascending order ---
   class Lock {
@@ -166,7 +170,7 @@ class Namespace {
     std::vector<Dot> own;  // written through this mount since
   };
 
-  RowPtr store(const RowId& id, Row row, std::int64_t fetched_ms, bool degraded);
+  RowPtr store(const RowId& id, Row row, std::int64_t fetched_ms, bool degraded, bool own_put = false);
   void store_directory(const DirectoryId& id, std::optional<Row> row, const PartitionStat& stat,
                        std::int64_t fetched_ms);
   RowPtr after_put(const DirectoryId& id, const RowPut& put, const PutRowResult& result, std::int64_t sent_ms);

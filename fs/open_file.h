@@ -3,8 +3,8 @@
 //
 // Invariants:
 //  - `shown` and `dots` say what the next put goes on top of; only adopting, publishing and moving change them;
-//  - a change raises `changes` before the call that made it returns; what is published is never more than `changes` said
-//    when its content was sealed;
+//  - a change raises `changes` before the call that made it returns; what counts as published is never more than
+//    `changes` said when the content was sealed;
 //  - a put whose outcome is not known is `pending`, and is repeated with the same event before any other of this row;
 //  - a detached file (unlinked, or replaced by a rename) is never put again.
 //

@@ -128,8 +128,8 @@ Result<std::shared_ptr<BlockFiles::File>> BlockFiles::file_of(std::uint32_t segm
   if (n < 0) return errno_error("cannot read", path, static_cast<int>(-n));
   if (header != kHeader) {
     const bool ours = header.starts_with(kHeader.substr(0, 13));
-    return fail(ours ? Errc::kFormat : Errc::kCorrupt,
-                path + (ours ? " was written by another version of kinfs" : " is not a kinfs block file, or is damaged"));
+    return fail(ours ? Errc::kFormat : Errc::kCorrupt, path + (ours ? " was written by another version of kinfs"
+                                                                    : " is not a kinfs block file, or is damaged"));
   }
   const std::lock_guard lock(mutex_);
   if (files_.size() >= kMaxOpenFiles) {

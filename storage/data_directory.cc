@@ -29,7 +29,8 @@ tl::unexpected<Error> errno_error(std::string_view what, const std::string& path
     return fail(Errc::kNoSpace, fmt::format("{} {}: {}; free some space there", what, path, reason));
   }
   if (error == EACCES || error == EPERM) {
-    return fail(Errc::kAccess, fmt::format("{} {}: {}; it must belong to the user that runs kinfsd", what, path, reason));
+    return fail(Errc::kAccess,
+                fmt::format("{} {}: {}; it must belong to the user that runs kinfsd", what, path, reason));
   }
   return fail(Errc::kIo, fmt::format("{} {}: {}", what, path, reason));
 }
@@ -127,9 +128,8 @@ Result<void> DataDirectory::lock() {
   // Only for the message above: a full disk must not keep the store from being opened.
   const std::string pid = fmt::format("{}\n", ::getpid());
   if (::pwrite(lock_fd_, pid.data(), pid.size(), 0) == static_cast<ssize_t>(pid.size())) {
-    return ::ftruncate(lock_fd_, static_cast<off_t>(pid.size())) == 0
-               ? Result<void>{}
-               : errno_error("cannot write", path, errno);
+    return ::ftruncate(lock_fd_, static_cast<off_t>(pid.size())) == 0 ? Result<void>{}
+                                                                      : errno_error("cannot write", path, errno);
   }
   return {};
 }
@@ -150,8 +150,9 @@ Result<void> DataDirectory::check_format() {
   const bool ours = text.starts_with(kFormatPrefix);
   const auto parsed = ours ? std::from_chars(begin, end, version) : std::from_chars_result{nullptr, std::errc{}};
   if (!ours || parsed.ec != std::errc{} || parsed.ptr == end || *parsed.ptr != '\n') {
-    return fail(Errc::kFormat, path + " does not name a version of kinfs: this is not a kinfs data directory, or its "
-                                      "FORMAT file is damaged. Nothing was changed; name another directory");
+    return fail(Errc::kFormat, path +
+                                   " does not name a version of kinfs: this is not a kinfs data directory, or its "
+                                   "FORMAT file is damaged. Nothing was changed; name another directory");
   }
   if (version == version_) return {};
   return fail(Errc::kFormat,

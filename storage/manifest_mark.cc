@@ -63,9 +63,9 @@ Result<void> ManifestMark::check() const {
   if (!found) return {};  // RocksDB refuses that in its own words
   const bool shorter = found->manifest == known->manifest && found->size < known->size;
   if (found->manifest >= known->manifest && !shorter && found->log >= known->log) return {};
-  const std::string what =
-      found->log < known->log ? fmt::format("its log {:06} is missing", known->log)
-                              : fmt::format("its manifest {:06} was {} bytes long", known->manifest, known->size);
+  const std::string what = found->log < known->log
+                               ? fmt::format("its log {:06} is missing", known->log)
+                               : fmt::format("its manifest {:06} was {} bytes long", known->manifest, known->size);
   return fail(Errc::kCorrupt, fmt::format("{}: the database lost a part of its files: {}. Nothing was deleted. If the "
                                           "other hosts are well, move the directory away and let this host join anew",
                                           database_, what));

@@ -126,7 +126,8 @@ Result<CausalContext> context_from_proto(const record::Row& in) {
     if (auto ok = add_interval(c, c.nodes(), interval); !ok) return pass(std::move(ok));
   }
   for (int i = 0; i < in.client_size(); ++i) {
-    const Interval<ClientBoot> interval{{ClientId{in.client(i)}, in.boot(i)}, in.sequence_after(i), in.sequence_last(i)};
+    const Interval<ClientBoot> interval{
+        {ClientId{in.client(i)}, in.boot(i)}, in.sequence_after(i), in.sequence_last(i)};
     if (auto ok = add_interval(c, c.clients(), interval); !ok) return pass(std::move(ok));
   }
   return c;
@@ -380,7 +381,8 @@ Result<RowKey> parse_row_key(ByteView bytes) {
   if (!partition_key) return pass(std::move(partition_key));
   key.partition_key = std::move(*partition_key);
   key.sort_key = Bytes(bytes);
-  if (partition_of(key.volume, key.partition_key) != partition) return corrupt("a stored row lies in a wrong partition");
+  if (partition_of(key.volume, key.partition_key) != partition)
+    return corrupt("a stored row lies in a wrong partition");
   return key;
 }
 

@@ -50,7 +50,8 @@ ByteView view(const Slice& s) { return {s.data(), s.size()}; }
 
 Error error_of(const rocksdb::Status& status, const std::string& path) {
   const std::string said = status.ToString();
-  if (status.IsNoSpace()) return {Errc::kNoSpace, fmt::format("{}: the disk is full; free some space ({})", path, said)};
+  if (status.IsNoSpace())
+    return {Errc::kNoSpace, fmt::format("{}: the disk is full; free some space ({})", path, said)};
   if (status.IsCorruption()) {
     return {Errc::kCorrupt, fmt::format("{}: its database is damaged: {}. Nothing was deleted. If the other hosts are "
                                         "well, move the directory away and let this host join anew",
@@ -223,8 +224,9 @@ Result<void> Rocks::start() {
   // Before the database, which tidies up its files when it is opened: a refusal must leave all as it was.
   struct stat st {};
   if (::stat(blocks_path.c_str(), &st) != 0) {
-    return fail(Errc::kCorrupt, blocks_path + " is missing: the blocks of this host are lost. Nothing was deleted. "
-                                              "Put it back, or move the directory away and let this host join anew");
+    return fail(Errc::kCorrupt, blocks_path +
+                                    " is missing: the blocks of this host are lost. Nothing was deleted. "
+                                    "Put it back, or move the directory away and let this host join anew");
   }
   auto blocks = BlockFiles::open(blocks_path);
   if (!blocks) return pass(std::move(blocks));
@@ -305,8 +307,8 @@ Result<PartitionStat> Rocks::stat(VolumeId volume, ByteView partition_key) const
   return *value ? decode_stat(**value) : PartitionStat{};
 }
 
-Result<void> Rocks::visit_hints(HintKind kind, NodeId target, std::uint64_t after, std::size_t limit,
-                                HintVisitor visit, void* out) const {
+Result<void> Rocks::visit_hints(HintKind kind, NodeId target, std::uint64_t after, std::size_t limit, HintVisitor visit,
+                                void* out) const {
   if (limit == 0 || after == UINT64_MAX) return {};
   std::uint64_t floor = 0, lowered = 0;
   {

@@ -54,9 +54,8 @@ class Walk {
 
   /// The directory that `name` shows in `directory`.
   Result<fs::DirectoryId> step(const fs::DirectoryId& directory, const std::string& name, const std::string& path) {
-    auto got = session_.call([&](auto& c) {
-      return c.get(kVolumeHome, fs::partition_key(directory), fs::sort_key(name));
-    });
+    auto got =
+        session_.call([&](auto& c) { return c.get(kVolumeHome, fs::partition_key(directory), fs::sort_key(name)); });
     if (!got) return pass(std::move(got));
     const auto view = fs::view_of(got->row, name);
     const auto* shown = view.plain();
@@ -117,8 +116,8 @@ class Walk {
     }
     fmt::print("{}:", printable(path));
     for (const auto& s : view.names) {
-      fmt::print(" {} ({}, {}, {} bytes)", printable(s.name), printable(s.version.host),
-                 time_words(s.version.time_ns), s.entry.size);
+      fmt::print(" {} ({}, {}, {} bytes)", printable(s.name), printable(s.version.host), time_words(s.version.time_ns),
+                 s.entry.size);
     }
     fmt::print("\n");
   }
@@ -163,7 +162,8 @@ int conflicts(const ConflictsOptions& options) {
     const auto mounted = mount_above(path);
     if (!mounted) {
       return give_up({Errc::kRefused, fmt::format("{} lies in no mount of kinfs; without a path, all of volume home is "
-                                                  "looked through", printable(path))});
+                                                  "looked through",
+                                                  printable(path))});
     }
     root = mounted->directory;
     // The mount's own daemon, so that every mount of this machine can be asked about.

@@ -33,8 +33,9 @@ Result<VolumeId> kv_volume(const std::string& name) {
                 "with `kinfs mount home DIR`, or use --volume kv");
   }
   const auto near = nearest_name(name, {"kv", "home"});
-  return fail(Errc::kRefused, fmt::format("there is no volume {}{}; volumes: home (kind fs), kv (kind kv)",
-                                          printable(name), near.empty() ? "" : fmt::format(" (did you mean {}?)", near)));
+  return fail(Errc::kRefused,
+              fmt::format("there is no volume {}{}; volumes: home (kind fs), kv (kind kv)", printable(name),
+                          near.empty() ? "" : fmt::format(" (did you mean {}?)", near)));
 }
 
 /// N, R and W are the volume's for now: asking for others is refused, never ignored.
@@ -58,8 +59,8 @@ Result<RowKey> key_of(const KvOptions& options) {
   auto volume = kv_volume(options.volume);
   if (!volume) return pass(std::move(volume));
   if (options.key.size() > kMaxKeyBytes) {
-    return fail(Errc::kNameTooLong, fmt::format("the key has {} bytes; a key has at most {}", options.key.size(),
-                                                kMaxKeyBytes));
+    return fail(Errc::kNameTooLong,
+                fmt::format("the key has {} bytes; a key has at most {}", options.key.size(), kMaxKeyBytes));
   }
   return RowKey{*volume, options.key, ""};
 }
@@ -75,7 +76,8 @@ Result<Bytes> read_stdin() {
     out.append(buffer, static_cast<std::size_t>(n));
     if (out.size() > kMaxValueBytes) {
       return fail(Errc::kTooLarge, fmt::format("the value has more than {} bytes, the most that a value may have; "
-                                               "files have no such limit: kinfs mount home DIR", kMaxValueBytes));
+                                               "files have no such limit: kinfs mount home DIR",
+                                               kMaxValueBytes));
     }
   }
 }
@@ -91,9 +93,15 @@ Result<void> write_stdout(ByteView bytes) {
 }
 
 Json version_json(const Version& v, bool winner, bool degraded, const std::string& key, const std::string& token) {
-  return {{"key", key},           {"value", to_base64(v.value)},       {"host", v.host},
-          {"time", iso_time(v.time_ns)}, {"event", event_words(v.event)}, {"removed", v.tombstone},
-          {"winner", winner},     {"degraded", degraded},              {"context", token}};
+  return {{"key", key},
+          {"value", to_base64(v.value)},
+          {"host", v.host},
+          {"time", iso_time(v.time_ns)},
+          {"event", event_words(v.event)},
+          {"removed", v.tombstone},
+          {"winner", winner},
+          {"degraded", degraded},
+          {"context", token}};
 }
 
 Result<void> print_versions(const KvOptions& options, const RowKey& key, const GetResult& got) {
@@ -112,8 +120,8 @@ Result<void> print_versions(const KvOptions& options, const RowKey& key, const G
   if (!options.all || groups.size() == 1) return write_stdout(groups[0][0]->value);
   for (const auto& group : groups) {
     const auto& v = *group[0];
-    const auto head = fmt::format("==> {} at {}, {} bytes <==\n", printable(v.host), iso_time(v.time_ns),
-                                  v.value.size());
+    const auto head =
+        fmt::format("==> {} at {}, {} bytes <==\n", printable(v.host), iso_time(v.time_ns), v.value.size());
     for (const ByteView part : {ByteView(head), ByteView(v.value), ByteView("\n")}) {
       if (auto written = write_stdout(part); !written) return written;
     }
@@ -163,8 +171,8 @@ int write(const KvOptions& options, bool remove) {
     version.hlc = session->client().next_hlc();
     version.host = session->client().host();
   }
-  version.time_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(
-                        std::chrono::system_clock::now().time_since_epoch()).count();
+  version.time_ns =
+      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
   version.tombstone = remove;
   if (!groups.empty()) version.lineage = extend_lineage(*groups[0][0], Bytes(view_of(sha256(groups[0][0]->value))));
   version.value = std::move(value);
@@ -177,8 +185,9 @@ int write(const KvOptions& options, bool remove) {
     return give_up(done.error());
   }
   if (done->degraded) {
-    complain("note: fewer hosts than the volume's w could be reached; it is safe on those, and the others get it when "
-             "they are back (see kinfs status)");
+    complain(
+        "note: fewer hosts than the volume's w could be reached; it is safe on those, and the others get it when "
+        "they are back (see kinfs status)");
   }
   return kExitDone;
 }
@@ -195,7 +204,8 @@ std::vector<std::vector<const Version*>> shown_versions(const Row& row) {
   });
   std::vector<std::vector<const Version*>> groups;
   for (const auto* v : live) {
-    const auto same = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g[0]->value == v->value; });
+    const auto same =
+        std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g[0]->value == v->value; });
     if (same != groups.end()) {
       same->push_back(v);
     } else {
@@ -243,9 +253,10 @@ int kv_get(const KvOptions& options) {
   if (auto printed = print_versions(options, *key, *got); !printed) return give_up(printed.error());
   if (groups.size() == 1) return kExitDone;
   if (!options.all) {
-    complain(fmt::format("{} more concurrent version{} of {}: see them with `kinfs get --all`; `kinfs put --all` "
-                         "replaces all of them",
-                         groups.size() - 1, groups.size() == 2 ? "" : "s", printable(options.key)));
+    complain(
+        fmt::format("{} more concurrent version{} of {}: see them with `kinfs get --all`; `kinfs put --all` "
+                    "replaces all of them",
+                    groups.size() - 1, groups.size() == 2 ? "" : "s", printable(options.key)));
   }
   return kExitAttention;
 }

@@ -30,8 +30,9 @@ std::string random_hex() {
 
 /// A word for a shell, quoted where it must be.
 std::string shell_word(const std::string& s) {
-  const bool plain = !s.empty() && s.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-                                                       "/._-+=:,@") == std::string::npos;
+  const bool plain = !s.empty() && s.find_first_not_of(
+                                       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                       "/._-+=:,@") == std::string::npos;
   if (plain) return s;
   std::string out = "'";
   for (const char c : s) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
@@ -51,7 +52,8 @@ Result<bool> take_directory(const std::string& directory) {
   if (error) return fail(Errc::kRefused, fmt::format("{} cannot be used: {}", directory, error.message()));
   if (entry != fs::directory_iterator()) {
     return fail(Errc::kRefused, fmt::format("{} is not empty (it holds {}); name an empty folder, or one that does not "
-                                            "exist yet", directory, printable(entry->path().filename().string())));
+                                            "exist yet",
+                                            directory, printable(entry->path().filename().string())));
   }
   return false;
 }
@@ -126,7 +128,8 @@ void print_hosts(const LabState& lab) {
     const bool mount = runs(host.mount);
     std::string state = daemon && mount ? "up" : !daemon && !mount ? "dead" : daemon ? "no mount" : "no daemon";
     if (lab.cut.count(host.name) != 0) state += ", cut off";
-    fmt::print("{:<8} {:<18} {:<24} KINFS_SOCKET={}\n", host.name, state, host.mountpoint, lab.file(host, "kinfsd.sock"));
+    fmt::print("{:<8} {:<18} {:<24} KINFS_SOCKET={}\n", host.name, state, host.mountpoint,
+               lab.file(host, "kinfsd.sock"));
   }
 }
 
@@ -145,8 +148,8 @@ Json lab_json(const LabState& lab) {
 }
 
 bool all_well(const LabState& lab) {
-  return lab.cut.empty() && std::all_of(lab.hosts.begin(), lab.hosts.end(),
-                                        [](const auto& h) { return runs(h.daemon) && runs(h.mount); });
+  return lab.cut.empty() &&
+         std::all_of(lab.hosts.begin(), lab.hosts.end(), [](const auto& h) { return runs(h.daemon) && runs(h.mount); });
 }
 
 /// A host by number or name, or words: a host that a lab does not have is a mistyped command.
@@ -315,8 +318,8 @@ int lab_start(const std::string& directory, const std::string& word) {
     if (!runs(each.daemon)) continue;
     if (!wait_until(kLabTimeoutMs, [&] { return sees_all(*lab, each); })) {
       return give_up({Errc::kUnavailable, fmt::format("{} runs, but {} does not see every host that it should; look "
-                                                      "into {}", (*host)->name, each.name,
-                                                      lab->file(each, "kinfsd.log"))});
+                                                      "into {}",
+                                                      (*host)->name, each.name, lab->file(each, "kinfsd.log"))});
     }
   }
   fmt::print("{} {}{}\n", (*host)->name, was ? "was up already" : "is up, mounted at " + (*host)->mountpoint,

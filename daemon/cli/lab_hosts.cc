@@ -67,8 +67,8 @@ Result<void> start_daemon(LabState& lab, LabHost& host) {
   });
   if (answers && !ended) return {};
   if (interrupted()) return fail(Errc::kCancelled, "interrupted");
-  return fail_with_log(Errc::kInternal, fmt::format("the daemon of {} {}", host.name, ended ? "ended" : "does not answer"),
-                       log);
+  return fail_with_log(Errc::kInternal,
+                       fmt::format("the daemon of {} {}", host.name, ended ? "ended" : "does not answer"), log);
 }
 
 Result<void> start_mount(LabState& lab, LabHost& host) {
@@ -92,8 +92,9 @@ Result<void> start_mount(LabState& lab, LabHost& host) {
   if (auto saved = lab.save(); !saved) return saved;
   if (!code) return pass(std::move(code));
   if (*code != 0) {
-    const auto kind = *code == kExitUnreachable ? Errc::kUnavailable : *code == kExitRefused ? Errc::kRefused
-                                                                                             : Errc::kInternal;
+    const auto kind = *code == kExitUnreachable ? Errc::kUnavailable
+                      : *code == kExitRefused   ? Errc::kRefused
+                                                : Errc::kInternal;
     return fail_with_log(kind, fmt::format("mounting {} returned {}: {}", host.mountpoint, *code, output), log);
   }
   if (host.mount.pid == 0) {

@@ -39,7 +39,8 @@ std::string folder_of(const std::string& directory) {
 /// /var/tmp is everybody's: a folder that another user put there, or a link, must not be believed.
 bool is_ours(const std::string& folder) {
   struct stat st {};
-  return ::lstat(folder.c_str(), &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == ::geteuid() && (st.st_mode & 077) == 0;
+  return ::lstat(folder.c_str(), &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == ::geteuid() &&
+         (st.st_mode & 077) == 0;
 }
 
 Json process_json(const ProcessId& p) { return {{"pid", p.pid}, {"start", p.start}, {"boot", p.boot}}; }
@@ -153,15 +154,16 @@ Result<LabState> LabState::create(const std::string& directory) {
     return fail(Errc::kRefused, fmt::format("cannot make {}: {}", folder, std::strerror(errno)));
   }
   if (!is_ours(folder)) {
-    return fail(Errc::kRefused, fmt::format("{} is there and belongs to another user, who has a lab at {}", folder,
-                                            directory));
+    return fail(Errc::kRefused,
+                fmt::format("{} is there and belongs to another user, who has a lab at {}", folder, directory));
   }
   const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   LabState state(folder, fd);
   // A folder without lab.json is what an `up` that was killed at its very start left.
   if (fd < 0 || ::flock(fd, LOCK_EX | LOCK_NB) != 0 || fs::exists(folder + "/lab.json")) {
     return fail(Errc::kExists, fmt::format("a lab is up at {} already; see `kinfs lab status {}`, or end it with "
-                                           "`kinfs lab down {}`", directory, directory, directory));
+                                           "`kinfs lab down {}`",
+                                           directory, directory, directory));
   }
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder, error)) fs::remove_all(entry.path(), error);
@@ -184,14 +186,18 @@ Result<void> LabState::load() {
     }
   } catch (const Json::exception& e) {
     return fail(Errc::kCorrupt, fmt::format("{}/lab.json cannot be read ({}): end the lab's processes by hand, then "
-                                            "remove {}", folder_, e.what(), folder_));
+                                            "remove {}",
+                                            folder_, e.what(), folder_));
   }
   return {};
 }
 
 Result<void> LabState::save() const {
-  Json json = {{"directory", directory}, {"made_directory", made_directory}, {"cluster_id", cluster_id},
-               {"cut", Json::array()},   {"hosts", Json::array()}};
+  Json json = {{"directory", directory},
+               {"made_directory", made_directory},
+               {"cluster_id", cluster_id},
+               {"cut", Json::array()},
+               {"hosts", Json::array()}};
   for (const auto& name : cut) json["cut"].push_back(name);
   for (const auto& h : hosts) {
     json["hosts"].push_back({{"name", h.name},
@@ -260,8 +266,8 @@ Result<std::vector<std::uint16_t>> free_ports(std::size_t count) {
     if (taken.count(port) == 0 && is_free(port)) out.push_back(port);
   }
   if (out.size() == count) return out;
-  return fail(Errc::kRefused, fmt::format("there are no {} free ports between {} and {} on 127.0.0.1", count,
-                                          kFirstPort, kLastPort));
+  return fail(Errc::kRefused,
+              fmt::format("there are no {} free ports between {} and {} on 127.0.0.1", count, kFirstPort, kLastPort));
 }
 
 }  // namespace kinfs::daemon

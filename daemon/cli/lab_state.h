@@ -48,15 +48,17 @@ class LabState {
   Result<void> erase();
 
   const std::string& folder() const { return folder_; }
-  std::string file(const LabHost& host, const std::string& name) const { return folder_ + "/" + host.name + "/" + name; }
+  std::string file(const LabHost& host, const std::string& name) const {
+    return folder_ + "/" + host.name + "/" + name;
+  }
   /// By number or name; null when there is none.
   LabHost* find(const std::string& word);
 
-  std::string directory;           // DIR
-  bool made_directory = false;     // by `up`: `down` removes it again
+  std::string directory;        // DIR
+  bool made_directory = false;  // by `up`: `down` removes it again
   std::string cluster_id;
   std::vector<LabHost> hosts;
-  std::set<std::string> cut;       // hosts that are cut off from all others
+  std::set<std::string> cut;  // hosts that are cut off from all others
 
   /// The hosts that `host` must not speak with.
   std::vector<std::string> cut_from(const LabHost& host) const;
@@ -70,7 +72,8 @@ class LabState {
   int lock_ = -1;
 };
 
-/// Held from the choice of ports until they stand in lab.json, so that two labs that come up at once take different ones.
+/// Held from the choice of ports until they stand in lab.json, so that two labs that come up at once take different
+/// ones.
 class PortLock {
  public:
   PortLock();

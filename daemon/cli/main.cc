@@ -121,7 +121,8 @@ int main_of(int argc, char** argv) {
   // A reader that goes away is an error of write(2), with words and an exit code.
   signal(SIGPIPE, SIG_IGN);
   CLI::App app("kinfs: one shared directory on many hosts that never says no.");
-  app.footer("Exit codes: 0 done, 1 needs attention or was not found, 2 usage, 3 not reachable, 4 refused, 5 internal.");
+  app.footer(
+      "Exit codes: 0 done, 1 needs attention or was not found, 2 usage, 3 not reachable, 4 refused, 5 internal.");
   app.set_version_flag("--version", "kinfs " KINFS_VERSION);
   app.require_subcommand(1);
   app.fallthrough();
@@ -140,7 +141,8 @@ int main_of(int argc, char** argv) {
     fmt::print(stderr, "kinfs: {}\nSee kinfs --help, or kinfs COMMAND --help.\n", e.what());
     return kExitUsage;
   }
-  words.kv.socket = words.status.socket = words.ring.socket = words.conflicts.socket = words.mount.socket = words.socket;
+  words.kv.socket = words.status.socket = words.ring.socket = words.conflicts.socket = words.mount.socket =
+      words.socket;
   const int code = run ? run() : kExitUsage;
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     complain("cannot write to standard output");

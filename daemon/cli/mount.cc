@@ -41,8 +41,8 @@ std::string client_of(const Json& node, const std::string& directory) {
 
 Result<void> check_mountpoint(const std::string& directory) {
   if (auto there = mount_at(directory); there && is_kinfs(*there)) {
-    return fail(Errc::kExists, fmt::format("kinfs is mounted at {} already; unmount it with `kinfs umount {}`",
-                                           directory, directory));
+    return fail(Errc::kExists,
+                fmt::format("kinfs is mounted at {} already; unmount it with `kinfs umount {}`", directory, directory));
   }
   struct stat st {};
   if (::stat(directory.c_str(), &st) != 0) {
@@ -59,11 +59,11 @@ Result<void> check_mountpoint(const std::string& directory) {
 int mount(const MountOptions& options) {
   if (options.volume != "home") {
     const auto near = nearest_name(options.volume, {"home"});
-    return give_up({Errc::kRefused,
-                    options.volume == "kv"
-                        ? "volume kv is of kind kv and holds no files; mount volume home"
-                        : fmt::format("there is no volume {}{}; home is the one that can be mounted",
-                                      printable(options.volume), near.empty() ? "" : " (did you mean home?)")});
+    return give_up(
+        {Errc::kRefused, options.volume == "kv"
+                             ? "volume kv is of kind kv and holds no files; mount volume home"
+                             : fmt::format("there is no volume {}{}; home is the one that can be mounted",
+                                           printable(options.volume), near.empty() ? "" : " (did you mean home?)")});
   }
   const auto directory = absolute_path(options.directory);
   if (auto good = check_mountpoint(directory); !good) return give_up(good.error());
@@ -95,8 +95,8 @@ int umount(const UmountOptions& options) {
     return give_up({Errc::kRefused, fmt::format("nothing is mounted at {}", directory)});
   }
   if (!is_kinfs(*there)) {
-    return give_up({Errc::kRefused, fmt::format("what is mounted at {} is {}, not kinfs; use umount", directory,
-                                                there->type)});
+    return give_up(
+        {Errc::kRefused, fmt::format("what is mounted at {} is {}, not kinfs; use umount", directory, there->type)});
   }
   const auto process = mount_process_of(directory);
   if (auto done = unmount(directory, /*detach=*/false); !done) return give_up(done.error());
@@ -106,14 +106,16 @@ int umount(const UmountOptions& options) {
   catch_interrupts();
   while (!wait_for_end(process->process, 1000)) {
     if (interrupted()) {
-      complain(fmt::format("{} is unmounted; its process {} goes on publishing by itself", directory,
-                           process->process.pid));
+      complain(
+          fmt::format("{} is unmounted; its process {} goes on publishing by itself", directory, process->process.pid));
       return kExitAttention;
     }
     ++waited_s;
     if (waited_s % 10 == 0) {
-      complain(fmt::format("waiting for what was written in {} to be published ({} s so far; interrupting leaves it "
-                           "to go on by itself)", directory, waited_s));
+      complain(
+          fmt::format("waiting for what was written in {} to be published ({} s so far; interrupting leaves it "
+                      "to go on by itself)",
+                      directory, waited_s));
     }
   }
   return kExitDone;

@@ -195,8 +195,8 @@ Result<int> run_program(const std::vector<std::string>& argv, std::int64_t timeo
   if (handle >= 0) ::close(handle);
   if (out[0] >= 0) ::close(out[0]);
   if (!ended) {
-    return fail(Errc::kTimeout, interrupted() ? "interrupted" : fmt::format("{} did not end within {} s", argv[0],
-                                                                            timeout_ms / 1000));
+    return fail(Errc::kTimeout,
+                interrupted() ? "interrupted" : fmt::format("{} did not end within {} s", argv[0], timeout_ms / 1000));
   }
   return code_of(status);
 }
@@ -310,7 +310,8 @@ Result<void> unmount(const std::string& directory, bool detach) {
   }
   if (errno == EBUSY) {
     return fail(Errc::kBusy, fmt::format("{} is in use: close what is open in it, and leave it with every shell "
-                                         "(`fuser -vm {}` names them)", directory, directory));
+                                         "(`fuser -vm {}` names them)",
+                                         directory, directory));
   }
   return fail(Errc::kRefused, fmt::format("cannot unmount {}: {}", directory, std::strerror(errno)));
 }

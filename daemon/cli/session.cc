@@ -24,9 +24,7 @@ int give_up(const Error& error) {
   return exit_code_of(error.code);
 }
 
-void print_json(const Json& json) {
-  fmt::print("{}\n", json.dump(-1, ' ', false, Json::error_handler_t::replace));
-}
+void print_json(const Json& json) { fmt::print("{}\n", json.dump(-1, ' ', false, Json::error_handler_t::replace)); }
 
 std::string printable(std::string_view name) {
   std::string out;

@@ -72,8 +72,8 @@ int status(const StatusOptions& options) {
     }
     return safe ? kExitDone : kExitAttention;
   } catch (const Json::exception& e) {
-    return give_up({Errc::kInternal, fmt::format("the daemon's status cannot be read ({}); is it as new as kinfs?",
-                                                 e.what())});
+    return give_up(
+        {Errc::kInternal, fmt::format("the daemon's status cannot be read ({}); is it as new as kinfs?", e.what())});
   }
 }
 
@@ -82,7 +82,8 @@ int ring(const RingOptions& options) {
   if (options.volume == "home") {
     volume = kVolumeHome;
   } else if (options.volume != "kv") {
-    return give_up({Errc::kRefused, fmt::format("there is no volume {}; volumes: home, kv", printable(options.volume))});
+    return give_up(
+        {Errc::kRefused, fmt::format("there is no volume {}; volumes: home, kv", printable(options.volume))});
   }
   auto session = Session::open(socket_path_of(options.socket));
   if (!session) return give_up(session.error());
@@ -109,8 +110,8 @@ int ring(const RingOptions& options) {
     fmt::print("\n");
     return kExitDone;
   } catch (const Json::exception& e) {
-    return give_up({Errc::kInternal, fmt::format("the daemon's answer cannot be read ({}); is it as new as kinfs?",
-                                                 e.what())});
+    return give_up(
+        {Errc::kInternal, fmt::format("the daemon's answer cannot be read ({}); is it as new as kinfs?", e.what())});
   }
 }
 

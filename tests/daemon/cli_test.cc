@@ -110,10 +110,18 @@ TEST(Token, OfAnotherKeyOrDamaged) {
   for (int i = 0; i < 2000; ++i) {
     auto damaged = word;
     switch (i % 4) {
-      case 0: damaged[random() % damaged.size()] ^= static_cast<char>(1 + random() % 127); break;
-      case 1: damaged.resize(random() % damaged.size()); break;
-      case 2: damaged.insert(random() % damaged.size(), "AAAA"); break;
-      case 3: damaged = std::string(random() % 200, static_cast<char>(random())); break;
+      case 0:
+        damaged[random() % damaged.size()] ^= static_cast<char>(1 + random() % 127);
+        break;
+      case 1:
+        damaged.resize(random() % damaged.size());
+        break;
+      case 2:
+        damaged.insert(random() % damaged.size(), "AAAA");
+        break;
+      case 3:
+        damaged = std::string(random() % 200, static_cast<char>(random()));
+        break;
     }
     const auto decoded = decode_token(damaged, key);
     EXPECT_TRUE(!decoded || damaged == word) << damaged;
@@ -122,8 +130,12 @@ TEST(Token, OfAnotherKeyOrDamaged) {
 
 TEST(Base64, AsInTheStandard) {
   // RFC 4648, section 10.
-  const std::pair<const char*, const char*> vectors[] = {{"", ""},           {"f", "Zg=="},         {"fo", "Zm8="},
-                                                         {"foo", "Zm9v"},    {"foob", "Zm9vYg=="},  {"fooba", "Zm9vYmE="},
+  const std::pair<const char*, const char*> vectors[] = {{"", ""},
+                                                         {"f", "Zg=="},
+                                                         {"fo", "Zm8="},
+                                                         {"foo", "Zm9v"},
+                                                         {"foob", "Zm9vYg=="},
+                                                         {"fooba", "Zm9vYmE="},
                                                          {"foobar", "Zm9vYmFy"}};
   for (const auto& [plain, coded] : vectors) {
     EXPECT_EQ(to_base64(plain), coded);

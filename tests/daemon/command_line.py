@@ -13,7 +13,8 @@ class CommandLine(DaemonTest):
         for arguments in ([], ["statsu"], ["status", "--jsno"], ["get"], ["put"], ["del"], ["get", "a", "b"],
                           ["get", "--context", "x", "k"], ["put", "--all", "--context", "x", "k"],
                           ["put", "--json", "k"], ["get", "--r", "many", "k"], ["ring", "k"], ["mount", "home"],
-                          ["umount"], ["lab"], ["lab", "op"], ["lab", "up"], ["lab", "up", "--nodes", "0", self.at("x")],
+                          ["umount"], ["lab"], ["lab", "op"], ["lab", "up"],
+                          ["lab", "up", "--nodes", "0", self.at("x")],
                           ["lab", "up", "--nodes", "33", self.at("x")], ["lab", "up", "--nodes", "few", self.at("x")],
                           ["lab", "cut", self.at("x")], ["lab", "kill", self.at("x")], ["lab", "start", self.at("x")]):
             with self.subTest(arguments):

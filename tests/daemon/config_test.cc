@@ -34,7 +34,8 @@ TEST(Config, EverythingSet) {
   const auto config = parse_config(
       "[node]\nname = \"b\"\nlisten = \"tcp://[::1]:1\"\ndata_dir = \"/d\"\nsocket = \"/s\"\nkey_file = \"/k\"\n"
       "[quorum]\nn = 2\nr = 2\nw = 1\n[log]\nlevel = \"debug\"\nfile = \"/l\"\n"
-      "[cluster]\nid = \"c\"\nseeds = [\"a\"]\ncut = [\"a\"]\n" + member("a", 1, kKeyA) + member("b", 2, kKeyB),
+      "[cluster]\nid = \"c\"\nseeds = [\"a\"]\ncut = [\"a\"]\n" +
+          member("a", 1, kKeyA) + member("b", 2, kKeyB),
       "f", "other");
   ASSERT_TRUE(config) << config.error().text;
   EXPECT_EQ(config->name, "b");
@@ -48,8 +49,8 @@ TEST(Config, EverythingSet) {
 }
 
 TEST(Config, ReplicasAreNeverMoreThanHosts) {
-  const auto config = parse_config("[quorum]\nn = 3\nr = 2\n[cluster]\n" + member("a", 1, kKeyA) + member("b", 2, kKeyB),
-                                   "f", "a");
+  const auto config =
+      parse_config("[quorum]\nn = 3\nr = 2\n[cluster]\n" + member("a", 1, kKeyA) + member("b", 2, kKeyB), "f", "a");
   ASSERT_TRUE(config) << config.error().text;
   EXPECT_EQ(config->quorum.n, 2u);
   EXPECT_EQ(config->quorum.r, 2u);
@@ -76,7 +77,8 @@ TEST_P(WrongConfig, IsRefusedWithLineAndWords) {
 INSTANTIATE_TEST_SUITE_P(
     All, WrongConfig,
     testing::Values(
-        Wrong{"mistyped_key", "[node]\nname = \"a\"\nlisen = \"tcp://h:1\"\n",
+        Wrong{"mistyped_key",
+              "[node]\nname = \"a\"\nlisen = \"tcp://h:1\"\n",
               {"kinfs.toml:3:", "node.lisen", "did you mean node.listen?"}},
         Wrong{"mistyped_section", "\n[nod]\n", {"kinfs.toml:2:", "nod", "did you mean node?"}},
         Wrong{"key_of_another_section", "[node]\nseeds = []\n", {"kinfs.toml:2:", "did you mean cluster.seeds?"}},
@@ -102,16 +104,21 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"not_toml", "[node]\nname = \n", {"kinfs.toml:2:", "not TOML"}},
         Wrong{"twice", "[node]\nname = \"a\"\nname = \"a\"\n", {"kinfs.toml:3:", "not TOML"}},
         Wrong{"member_as_table", "[cluster.member]\nname = \"a\"\n", {"kinfs.toml:1:", "[[cluster.member]]"}},
-        Wrong{"member_incomplete", "[[cluster.member]]\nname = \"a\"\n", {"kinfs.toml:1:", "no address", "no public_key"}},
+        Wrong{"member_incomplete",
+              "[[cluster.member]]\nname = \"a\"\n",
+              {"kinfs.toml:1:", "no address", "no public_key"}},
         Wrong{"member_key", member("a", 1, "abcd"), {"kinfs.toml:4:", "64 hexadecimal digits"}},
         Wrong{"member_key_no_hex", member("a", 1, std::string(64, 'x')), {"kinfs.toml:4:", "64 hexadecimal digits"}},
-        Wrong{"same_name", member("a", 1, kKeyA) + member("a", 2, kKeyB), {"kinfs.toml:5:", "two members are called a"}},
+        Wrong{
+            "same_name", member("a", 1, kKeyA) + member("a", 2, kKeyB), {"kinfs.toml:5:", "two members are called a"}},
         Wrong{"same_key", member("a", 1, kKeyA) + member("b", 2, kKeyA), {"kinfs.toml:5:", "same public_key"}},
         Wrong{"same_address", member("a", 1, kKeyA) + member("b", 1, kKeyB), {"kinfs.toml:5:", "same address"}},
         Wrong{"not_a_member", member("bert", 1, kKeyA), {"kinfs.toml", "node.name is a", "members: bert"}},
-        Wrong{"unknown_seed", "[cluster]\nseeds = [\"hots1\"]\n" + member("a", 1, kKeyA) + member("host1", 2, kKeyB),
+        Wrong{"unknown_seed",
+              "[cluster]\nseeds = [\"hots1\"]\n" + member("a", 1, kKeyA) + member("host1", 2, kKeyB),
               {"kinfs.toml:2:", "hots1", "did you mean host1?"}},
-        Wrong{"quorum_too_small", "[quorum]\nr = 1\nw = 1\n[cluster]\n" + member("a", 1, kKeyA) + member("b", 2, kKeyB),
+        Wrong{"quorum_too_small",
+              "[quorum]\nr = 1\nw = 1\n[cluster]\n" + member("a", 1, kKeyA) + member("b", 2, kKeyB),
               {"kinfs.toml:1:", "r + w must be greater than n"}},
         Wrong{"quorum_over_n", "[quorum]\nn = 2\nr = 3\n", {"kinfs.toml:1:", "cannot be greater than n"}},
         Wrong{"several_at_once", "[node]\nnmae = \"a\"\n[log]\nlevel = 1\n", {"kinfs.toml:2:", "kinfs.toml:4:"}}),

@@ -30,7 +30,8 @@ class Kinfsd(DaemonTest):
         write(file, read(file).replace(b"data_dir", b"data_dri"))
         line = read(file).decode().splitlines().index(f'data_dri = "{self.at("1")}"') + 1
         for arguments in (["--check-config"], []):
-            self.says(self.kinfsd(*arguments, "--config", file), USAGE, f"{file}:{line}:", "did you mean node.data_dir?")
+            self.says(self.kinfsd(*arguments, "--config", file), USAGE, f"{file}:{line}:",
+                      "did you mean node.data_dir?")
 
     def test_key_file(self):
         file, key = self.configure(1), self.at("1.key")

@@ -77,14 +77,17 @@ Effect send(std::uint64_t origin, std::uint64_t id) {
   m.body = cluster::Ping{};
   return {origin, cluster::Send{std::move(m)}};
 }
-Effect reply(std::uint64_t origin, std::uint64_t client) { return {origin, cluster::Reply{client, cluster::BlockStored{}}}; }
+Effect reply(std::uint64_t origin, std::uint64_t client) {
+  return {origin, cluster::Reply{client, cluster::BlockStored{}}};
+}
 
 class CarryOut : public testing::Test {
  protected:
   FakeStore store;
-  Outputs outputs{[this](const cluster::Message& m) { store.log.push_back("send " + std::to_string(m.id)); },
-                  [this](std::uint64_t client, cluster::Answer) { store.log.push_back("reply " + std::to_string(client)); },
-                  [](const Error&) {}};
+  Outputs outputs{
+      [this](const cluster::Message& m) { store.log.push_back("send " + std::to_string(m.id)); },
+      [this](std::uint64_t client, cluster::Answer) { store.log.push_back("reply " + std::to_string(client)); },
+      [](const Error&) {}};
   std::vector<SaveFailure> run(std::vector<Effect> effects) {
     return carry_out(std::move(effects), store, outputs,
                      [this](std::uint64_t token) { store.log.push_back("sync " + std::to_string(token)); });
@@ -101,8 +104,17 @@ TEST_F(CarryOut, KeepsTheOrder) {
 
 TEST_F(CarryOut, AFailedSaveSkipsTheRestOfItsOriginOnly) {
   store.full = {"a", "f"};
-  const auto failures = run({send(1, 1), save(1, "a"), save(2, "b"), send(1, 2), {1, cluster::Sync{7}}, send(2, 3),
-                             block(3, "f"), reply(3, 4), reply(1, 5), save(1, "c"), reply(2, 6)});
+  const auto failures = run({send(1, 1),
+                             save(1, "a"),
+                             save(2, "b"),
+                             send(1, 2),
+                             {1, cluster::Sync{7}},
+                             send(2, 3),
+                             block(3, "f"),
+                             reply(3, 4),
+                             reply(1, 5),
+                             save(1, "c"),
+                             reply(2, 6)});
   EXPECT_EQ(store.log, (Log{"send 1", "save a", "save b", "send 3", "block f", "reply 6"}));
   ASSERT_EQ(failures.size(), 2u);
   EXPECT_EQ(failures[0].origin, 1u);
@@ -197,13 +209,14 @@ class OneNode : public testing::Test {
   std::optional<Runner> runner;
 
   void SetUp() override {
-    runner.emplace(loop.loop, node, store,
-                   Outputs{[](const cluster::Message&) {},
-                           [this](std::uint64_t client, cluster::Answer answer) { answers[client] = std::move(answer); },
-                           [this](const Error& error) {
-                             fatal = error;
-                             ended.set_value();
-                           }});
+    runner.emplace(
+        loop.loop, node, store,
+        Outputs{[](const cluster::Message&) {},
+                [this](std::uint64_t client, cluster::Answer answer) { answers[client] = std::move(answer); },
+                [this](const Error& error) {
+                  fatal = error;
+                  ended.set_value();
+                }});
     ASSERT_TRUE(runner->start());
     store.log.clear();
   }

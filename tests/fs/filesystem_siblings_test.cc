@@ -363,6 +363,28 @@ TEST_F(Siblings, AnotherProcessReplacesWhatIsShownNow) {
   everywhere("f", "by a");
 }
 
+TEST_F(Siblings, WhatIsOnlyOpenDoesNotStandInTheWay) {
+  MUST(a.write("f", "old"));
+  later();
+  const auto file = a.open("f", OpenFlags{true, true, false, false});
+  MUST(file);
+  MUST(b.write("f", "by b"));
+  Change change;
+  change.mode = 0600;
+  MUST(cluster.wait(a.fs.setattr(file->node, change, 0, a.caller)));
+  agree({"f"});
+  everywhere("f", "by b");
+  MUST(b.write("f", "by b again"));
+  later();
+  MUST(a.mv("f", "g"));
+  EXPECT_EQ(a.read_at(*file), "by b again");
+  MUST(a.write_at(*file, 0, "By"));
+  MUST(a.close(*file));
+  agree({"g"});
+  everywhere("g", "By b again");
+  EXPECT_EQ(c.stat("g")->mode, 0600u);
+}
+
 TEST_F(Siblings, CutAgainWhileThereAreSiblings) {
   const auto sibling = apart("f", "one", "three");
   (void)c.read("f");

@@ -24,7 +24,7 @@ namespace kinfs::test {
 
 struct Operation {
   EventId event;
-  Dot dot;                       // counter 0: a discard, which adds nothing
+  Dot dot;  // counter 0: a discard, which adds nothing
   std::set<EventId> superseded;
 };
 

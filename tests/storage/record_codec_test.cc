@@ -30,8 +30,7 @@ constexpr ByteView kGoldenVersion =
     "eeeeee5216090500000000000000100618072108000000000000005a03760080";
 constexpr ByteView kGoldenMeta =
     "09887766554433221112106363636363636363636363636363636318800821630000000000000028033080043a04626f6f74";
-constexpr ByteView kGoldenLocation =
-    "080210ac0218808010";
+constexpr ByteView kGoldenLocation = "080210ac0218808010";
 
 const NodeMeta kMeta{NodeId{0x1122334455667788}, Bytes(16, 'c'), 1024, {99}, 3, 512, "boot"};
 const BlockLocation kLocation{2, 300, 262144};
@@ -113,8 +112,20 @@ TEST(RecordCodec, FieldsOfANewerVersionAreRefusedNotDropped) {
 }
 
 TEST(RecordCodec, RowKeysKeepTheirOrder) {
-  const std::vector<Bytes> ascending{"", Bytes(1, '\0'), Bytes(2, '\0'), Bytes("\0a", 2), Bytes("\0\xff", 2), "\1", "a",
-                                     Bytes("a\0", 2), Bytes("a\0b", 3), "a\1", "ab", "b", "\xff", "\xff\xff"};
+  const std::vector<Bytes> ascending{"",
+                                     Bytes(1, '\0'),
+                                     Bytes(2, '\0'),
+                                     Bytes("\0a", 2),
+                                     Bytes("\0\xff", 2),
+                                     "\1",
+                                     "a",
+                                     Bytes("a\0", 2),
+                                     Bytes("a\0b", 3),
+                                     "a\1",
+                                     "ab",
+                                     "b",
+                                     "\xff",
+                                     "\xff\xff"};
   const auto tail = [](const Bytes& key) { return row_key_prefix(kVolume, key).substr(6); };
   for (std::size_t i = 0; i < ascending.size(); ++i) {
     for (std::size_t j = 0; j < ascending.size(); ++j) {

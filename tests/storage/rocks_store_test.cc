@@ -113,7 +113,8 @@ TEST(RocksStore, AnotherFormatIsRefused) {
   const std::string path = tmp / "data";
   open_rocks(path);
   EXPECT_EQ(read_file(path + "/FORMAT"), "kinfs data 1\n");
-  for (const std::string text : {"kinfs data 2\n", "kinfs data 0\n", "kinfs data \n", "kinfs data 1", "something\n", ""}) {
+  for (const std::string text :
+       {"kinfs data 2\n", "kinfs data 0\n", "kinfs data \n", "kinfs data 1", "something\n", ""}) {
     stdfs::remove(path + "/FORMAT");
     write_file(path + "/FORMAT", text);
     EXPECT_EQ(refused(path).code, Errc::kFormat) << text;
@@ -156,12 +157,14 @@ const Damage kDamages[] = {
 
 /// A store with tables, a log and blocks on the disk.
 void make_store_with_tables(const std::string& path) {
-  // Enough that RocksDB writes tables by itself, and a log beside them.
-  auto store = open_rocks(path);
   std::mt19937_64 random(7);
+  auto store = open_rocks(path);
   for (std::uint64_t i = 1; i <= 60; ++i) {
-    ASSERT_TRUE(store->apply(one_row(i, random_bytes(random, kMaxValueBytes))).has_value());
+    ASSERT_TRUE(store->apply(one_row(i, random_bytes(random, 20000))).has_value());
   }
+  // What is found in the log when a store is opened is put into tables.
+  store.reset();
+  store = open_rocks(path);
   fill(*store, 50);
   ASSERT_TRUE(store->put_block(block_key(block_bytes(1)), share(block_bytes(1))).has_value());
 }

@@ -57,9 +57,7 @@ inline Batch one_row(std::uint64_t i, Bytes value) {
   return batch;
 }
 
-inline Bytes block_bytes(std::uint64_t i) {
-  return Bytes(10000, static_cast<char>('a' + i % 26)) + std::to_string(i);
-}
+inline Bytes block_bytes(std::uint64_t i) { return Bytes(10000, static_cast<char>('a' + i % 26)) + std::to_string(i); }
 
 inline BlockKey block_key(ByteView bytes, Bytes file_id = "file") {
   return {kVolume, std::move(file_id), 3, sha256(bytes)};

@@ -166,7 +166,7 @@ TEST_P(StoreContract, StatIsTheLatestChangeOfTheEntries) {
   before_1970.versions[0].time_ns = -1;
   put("q", "a", before_1970);
   EXPECT_EQ(store().stat(kVolume, "q"), (PartitionStat{{9}, -1}));
-  for (std::uint64_t i = 1; i <= 300; ++i) put("many", std::to_string(i), sample_row(i * 7 % 301, ""));
+  for (std::uint64_t i = 1; i <= 300; ++i) put("many", std::to_string(i), sample_row(1 + i * 7 % 300, ""));
   reopen();
   EXPECT_EQ(store().stat(kVolume, "p"), expected);
   EXPECT_EQ(store().stat(kVolume, "many"), (PartitionStat{{300}, 300}));

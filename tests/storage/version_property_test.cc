@@ -33,8 +33,7 @@ struct Arbitrary<kinfs::test::World::Step> {
 namespace kinfs::test {
 
 void showValue(const World::Step& s, std::ostream& os) {
-  static constexpr const char* kNames[] = {"put",      "blind",   "discard", "retry",
-                                           "exchange", "deliver", "show",    "lose"};
+  static constexpr const char* kNames[] = {"put", "blind", "discard", "retry", "exchange", "deliver", "show", "lose"};
   os << kNames[s.action % World::kActions] << "(" << s.a << "," << s.b << "," << s.c << ")";
 }
 
@@ -46,10 +45,10 @@ void expect_twin(const World& world, const State& state) {
   for (const Version& v : state.row.versions) {
     events.insert(v.event);
     const auto it = live.find(v.event);
-    RC_ASSERT(it != live.end());             // exact supersession: nothing discarded is left
-    RC_ASSERT(it->second.contains(v.dot));   // and nothing was made up
+    RC_ASSERT(it != live.end());            // exact supersession: nothing discarded is left
+    RC_ASSERT(it->second.contains(v.dot));  // and nothing was made up
   }
-  RC_ASSERT(events.size() == live.size());   // nothing unseen, nothing merely concurrent, was discarded
+  RC_ASSERT(events.size() == live.size());  // nothing unseen, nothing merely concurrent, was discarded
 }
 
 void expect_invariants(const Row& row) {
@@ -83,14 +82,10 @@ struct Run {
   explicit Run(const Steps& steps) {
     for (const auto& step : steps) world.run(step);
   }
-  const State& pick() const {
-    return world.states()[*rc::gen::inRange<std::size_t>(0, world.states().size())];
-  }
+  const State& pick() const { return world.states()[*rc::gen::inRange<std::size_t>(0, world.states().size())]; }
 };
 
-Steps steps() {
-  return *rc::gen::scale(3.0, rc::gen::arbitrary<Steps>());
-}
+Steps steps() { return *rc::gen::scale(3.0, rc::gen::arbitrary<Steps>()); }
 
 RC_GTEST_PROP(MergeProperty, EveryStateIsWhatItsHistorySays, ()) {
   const Run run(steps());
