@@ -26,6 +26,10 @@
 #include "cluster/hop.h"
 #include "cluster/zmq_transport.h"
 
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#endif
+
 namespace kinfs::cluster {
 namespace {
 
@@ -55,6 +59,15 @@ struct ContextCloser {
   void operator()(void* context) const { ::zmq_ctx_term(context); }
 };
 
+// ZeroMQ orders what its threads do by atomics that the thread sanitizer does not see; these tell it.
+#if defined(__SANITIZE_THREAD__)
+void handed_over(void* p) { __tsan_release(p); }
+void taken_over(void* p) { __tsan_acquire(p); }
+#else
+void handed_over(void*) {}
+void taken_over(void*) {}
+#endif
+
 /// A zmq_msg_t that is closed.
 class Part {
  public:
@@ -63,12 +76,17 @@ class Part {
     ::zmq_msg_init_size(&msg_, bytes.size());
     std::copy(bytes.begin(), bytes.end(), static_cast<char*>(::zmq_msg_data(&msg_)));
   }
-  /// ZeroMQ sends from where the bytes are, and lets go of them when they are out.
+  /// ZeroMQ sends from where the bytes are, and lets go of them on its own thread when they are out.
   explicit Part(SharedBytes bytes) {
     auto* holder = new SharedBytes(std::move(bytes));
+    handed_over(holder);
     ::zmq_msg_init_data(
         &msg_, const_cast<char*>((*holder)->data()), (*holder)->size(),
-        [](void*, void* hint) { delete static_cast<SharedBytes*>(hint); }, holder);
+        [](void*, void* hint) {
+          taken_over(hint);
+          delete static_cast<SharedBytes*>(hint);
+        },
+        holder);
   }
   Part(const Part&) = delete;
   Part& operator=(const Part&) = delete;

@@ -59,6 +59,7 @@ const Shown* Filesystem::shown_of(const RowState& row, const RowId& at, std::uin
 
 Task<Result<RowPtr>> Filesystem::row_of_age(RowId id, Age age) {
   if (age == Age::kAtOpen) co_return co_await ns_.row_at_open(id);
+  if (age == Age::kAnew) co_return co_await ns_.row(id, -1);
   if (age == Age::kToChange) co_return co_await ns_.row_to_change(id);
   co_return co_await ns_.row(id, kCacheMs);
 }
@@ -132,10 +133,7 @@ std::uint32_t Filesystem::valid_ms(const RowState* row) const {
 
 Task<Result<Found>> Filesystem::found(std::string name, Located located) {
   Found out;
-  if (!located.exists()) {
-    out.valid_ms = located.row->degraded ? 0 : valid_ms(located.row.get());
-    co_return out;
-  }
+  if (!located.exists()) co_return out;
   if (located.shown == nullptr) {
     out.attr = attr_of(*located.file);
     out.valid_ms = kKernelMs;
@@ -166,6 +164,11 @@ Task<Result<Found>> Filesystem::lookup(std::uint64_t parent, std::string name) {
   auto directory = directory_of(parent);
   if (!directory) co_return pass(std::move(directory));
   auto located = co_await locate(*directory, name, Age::kCached);
+  // Close-to-open holds for new files too, so what is absent is asked for each time. The create that often follows
+  // takes over this answer.
+  if (located && !located->exists() && ns_.age_ms(located->row->fetched_ms) > kFreshMs) {
+    located = co_await locate(*directory, name, Age::kAnew);
+  }
   if (!located) co_return pass(std::move(located));
   co_return co_await found(name, std::move(*located));
 }

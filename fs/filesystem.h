@@ -44,7 +44,7 @@ struct Attr {
   std::uint32_t valid_ms = 0;  // how long the kernel may keep it
 };
 
-/// The answer of a lookup. attr.node 0: there is no such name, for `valid_ms`.
+/// The answer of a lookup. attr.node 0: there is no such name now, which the kernel must not keep (valid_ms is 0).
 struct Found {
   Attr attr;
   std::uint32_t valid_ms = 0;  // of the name
@@ -181,7 +181,7 @@ class Filesystem {
   // filesystem.cc
   Result<Inode*> inode_of(std::uint64_t node);
   Result<DirectoryId> directory_of(std::uint64_t node);
-  enum class Age { kCached, kToChange, kAtOpen };
+  enum class Age { kCached, kToChange, kAtOpen, kAnew };
   Task<Result<Located>> locate(DirectoryId directory, std::string name, Age age);
   Task<Result<RowPtr>> row_of_age(RowId id, Age age);
   Task<Result<Located>> locate_cut(DirectoryId directory, std::string name);

@@ -99,7 +99,7 @@ class Namespace {
   /// Attributes and times of a directory: its own row and the stat of its partition, by one get.
   Task<Result<DirectoryState>> directory(DirectoryId id, std::int64_t max_age_ms);
   /// One page of rows from sort key `from`, always asked for; what it tells is cached. `listing_ms`: when the pass that
-  /// this page belongs to began; a pass that reaches the end in time makes absent names known.
+  /// this page belongs to began; a pass that reaches the end makes absent names known, for as long as any row.
   Task<Result<DirectoryPage>> scan(DirectoryId id, Bytes from, std::int64_t listing_ms);
   /// What is cached, of any age that is still kept; null when nothing is.
   const DirectoryState* known(const DirectoryId& id) const;

@@ -43,6 +43,14 @@ std::optional<Mark> look(const std::string& database) {
   return mark;
 }
 
+bool flushed(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  const bool done = ::fsync(fd) == 0;
+  ::close(fd);
+  return done;
+}
+
 std::optional<Mark> read_mark(const std::string& path) {
   std::ifstream file(path);
   std::string line;
@@ -74,7 +82,8 @@ Result<void> ManifestMark::check() const {
 void ManifestMark::renew() {
   const std::lock_guard lock(mutex_);
   const auto mark = look(database_);
-  if (!mark) return;
+  // What the mark speaks of must outlive a power cut that the mark outlives.
+  if (!mark || !flushed(fmt::format("{}/MANIFEST-{:06}", database_, mark->manifest)) || !flushed(database_)) return;
   const std::string line = fmt::format("kinfs mark 1 {:020} {:020} {:020}\n", mark->manifest, mark->size, mark->log);
   const int fd = ::open(mark_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0) return;

@@ -2,8 +2,8 @@
 //
 // RocksDB takes a manifest that ends early for the whole of it: it would open an older state, without a word, and
 // then delete the tables that it does not know of. So a line beside the database says how long which manifest was
-// known to be, and which log was the newest. It is written after the files that it speaks of, never synced, and so
-// behind them at any time; a mark that a power cut damaged says nothing.
+// known to be, and which log was the newest. It is written after what it speaks of was synced, and so is behind it
+// at any time; a mark that a power cut damaged says nothing.
 //
 // Threading: any.
 #pragma once

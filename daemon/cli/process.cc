@@ -195,8 +195,8 @@ Result<int> run_program(const std::vector<std::string>& argv, std::int64_t timeo
   if (handle >= 0) ::close(handle);
   if (out[0] >= 0) ::close(out[0]);
   if (!ended) {
-    return fail(Errc::kTimeout,
-                interrupted() ? "interrupted" : fmt::format("{} did not end within {} s", argv[0], timeout_ms / 1000));
+    if (interrupted()) return fail(Errc::kCancelled, "interrupted");
+    return fail(Errc::kTimeout, fmt::format("{} did not end within {} s", argv[0], timeout_ms / 1000));
   }
   return code_of(status);
 }

@@ -12,7 +12,8 @@ from lab import processes_of, state_of, take_down
 
 
 def mounted_below(directory):
-    return [line.split()[1] for line in open("/proc/mounts") if line.split()[1].startswith(directory + "/")]
+    points = [line.split()[1] for line in read("/proc/mounts").decode().splitlines()]
+    return [point for point in points if point.startswith(directory + "/")]
 
 
 class LabTest(DaemonTest):
@@ -59,8 +60,11 @@ class LabTest(DaemonTest):
         self.assertFalse(os.path.exists(self.root), "the folder that up made")
         os.mkdir(self.root)
         self.lab("up", "--nodes", 1)
-        with open(self.path(1, "open"), "wb"):  # in use
+        busy = os.open(self.path(1), os.O_RDONLY | os.O_DIRECTORY)
+        try:
             self.lab("down")
+        finally:
+            os.close(busy)
         self.nothing_is_left()
         self.assertEqual(os.listdir(self.root), [], "the folder that was there stays, empty")
 

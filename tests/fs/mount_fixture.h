@@ -74,6 +74,11 @@ class Mount {
     auto node = node_of(path);
     if (!node) return pass(std::move(node));
     auto opened = cluster.wait(fs.open(*node, flags, caller));
+    if (!opened && opened.error().code == Errc::kNotFound) {  // ESTALE: the kernel looks the path up anew, once
+      node = node_of(path);
+      if (!node) return pass(std::move(node));
+      opened = cluster.wait(fs.open(*node, flags, caller));
+    }
     if (!opened) return pass(std::move(opened));
     return Open{*node, opened->handle};
   }
