@@ -32,6 +32,7 @@ class NodeImpl {
   void begin_round(Time now) { core.begin_round(now); }
   Result<void> start();
   void receive(Message message);
+  void dispatch(Message& message);
   void request(const Asker& asker, Request request);
   void refused(std::uint64_t id, NodeId from);
   void tick();
@@ -91,6 +92,12 @@ void NodeImpl::receive(Message message) {
               Refusal{Error{Errc::kRefused, "this node does not know that layout"}});
     return;
   }
+  dispatch(message);
+}
+
+void NodeImpl::dispatch(Message& message) {
+  const auto from = message.from;
+  const auto id = message.id;
   const auto answered = [&] { core.peers.answered(from, core.now); };
   std::visit(
       Overloaded{
@@ -131,7 +138,8 @@ void NodeImpl::receive(Message message) {
           [&](Forward& b) {
             auto* put = std::get_if<PutRequest>(&b.request);
             const Asker asker{false, 0, from, id, core.now.mono_ms + message.ttl_ms};
-            if (put == nullptr) return core.answer(core.new_id(), asker, Error{Errc::kUnsupported, "only puts are forwarded"});
+            if (put == nullptr)
+              return core.answer(core.new_id(), asker, Error{Errc::kUnsupported, "only puts are forwarded"});
             puts.put(asker, std::move(*put));
           },
           [&](ForwardReply& b) {

@@ -79,9 +79,11 @@ class Part {
   /// ZeroMQ sends from where the bytes are, and lets go of them on its own thread when they are out.
   explicit Part(SharedBytes bytes) {
     auto* holder = new SharedBytes(std::move(bytes));
+    auto* data = const_cast<char*>((*holder)->data());
+    const auto size = (*holder)->size();
     handed_over(holder);
     ::zmq_msg_init_data(
-        &msg_, const_cast<char*>((*holder)->data()), (*holder)->size(),
+        &msg_, data, size,
         [](void*, void* hint) {
           taken_over(hint);
           delete static_cast<SharedBytes*>(hint);

@@ -19,7 +19,8 @@ function(kinfs_proto target folder file)
     DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/${file}.proto
     VERBATIM)
   target_sources(${target} PRIVATE ${out}/${file}.pb.cc)
-  set_source_files_properties(${out}/${file}.pb.cc PROPERTIES COMPILE_OPTIONS "-Wno-all;-Wno-extra;-Wno-pedantic;-Wno-shadow")
+  set_source_files_properties(${out}/${file}.pb.cc PROPERTIES
+                              COMPILE_OPTIONS "-Wno-all;-Wno-extra;-Wno-pedantic;-Wno-shadow")
   target_include_directories(${target} SYSTEM PRIVATE ${CMAKE_BINARY_DIR}/gen)
   target_link_libraries(${target} PRIVATE protobuf::libprotobuf)
 endfunction()

@@ -57,15 +57,15 @@ const Shown* Filesystem::shown_of(const RowState& row, const RowId& at, std::uin
   return nullptr;
 }
 
-Task<Result<RowPtr>> Filesystem::row_of_age(RowId id, Age age) {
-  if (age == Age::kAtOpen) co_return co_await ns_.row_at_open(id);
+Task<Result<RowPtr>> Filesystem::row_of_age(RowId id, Age age, std::uint32_t thread) {
+  if (age == Age::kAtOpen) co_return co_await ns_.row_at_open(id, thread);
   if (age == Age::kAnew) co_return co_await ns_.row(id, -1);
-  if (age == Age::kToChange) co_return co_await ns_.row_to_change(id);
+  if (age == Age::kToChange) co_return co_await ns_.row_to_change(id, thread);
   co_return co_await ns_.row(id, kCacheMs);
 }
 
 Task<Result<Filesystem::Located>> Filesystem::locate(DirectoryId directory, std::string name,
-                                                     Age age) {
+                                                     Age age, std::uint32_t thread) {
   if (name.size() > kMaxNameBytes) {
     co_return fail(Errc::kNameTooLong, "a name may have 255 bytes; this one has " + std::to_string(name.size()));
   }
@@ -76,7 +76,7 @@ Task<Result<Filesystem::Located>> Filesystem::locate(DirectoryId directory, std:
     out.file = std::move(only_here);
     co_return out;
   }
-  auto row = co_await row_of_age(out.at, age);
+  auto row = co_await row_of_age(out.at, age, thread);
   if (!row) co_return pass(std::move(row));
   out.row = *row;
   out.shown = out.row->view.find(name);
@@ -84,7 +84,7 @@ Task<Result<Filesystem::Located>> Filesystem::locate(DirectoryId directory, std:
     const auto parsed = parse_sibling_name(name);
     if (parsed) {
       RowId plain{directory, parsed->plain_name};
-      auto other = co_await row_of_age(plain, age);
+      auto other = co_await row_of_age(plain, age, thread);
       if (!other) co_return pass(std::move(other));
       if (const auto* sibling = (*other)->view.find(name); sibling != nullptr && !sibling->plain) {
         out.at = plain;
@@ -160,16 +160,21 @@ Task<Result<Found>> Filesystem::found(std::string name, Located located) {
   co_return out;
 }
 
-Task<Result<Found>> Filesystem::lookup(std::uint64_t parent, std::string name) {
+Task<Result<Found>> Filesystem::lookup(std::uint64_t parent, std::string name, Caller caller) {
   auto directory = directory_of(parent);
   if (!directory) co_return pass(std::move(directory));
+  const auto began_us = env_.mono_us();
   auto located = co_await locate(*directory, name, Age::kCached);
   // Close-to-open holds for new files too, so what is absent is asked for each time. The create that often follows
   // takes over this answer.
-  if (located && !located->exists() && ns_.age_ms(located->row->fetched_ms) > kFreshMs) {
+  if (located && !located->exists() && located->row->asked_us < began_us) {
     located = co_await locate(*directory, name, Age::kAnew);
   }
   if (!located) co_return pass(std::move(located));
+  if (located->row && located->row->asked_us >= began_us) {
+    located->row->looked_up_by = caller.thread;
+    located->row->looked_up_us = env_.mono_us();
+  }
   co_return co_await found(name, std::move(*located));
 }
 

@@ -94,7 +94,7 @@ class Filesystem {
   ~Filesystem();
 
   // --- names ---
-  Task<Result<Found>> lookup(std::uint64_t parent, std::string name);
+  Task<Result<Found>> lookup(std::uint64_t parent, std::string name, Caller caller);
   void forget(std::uint64_t node, std::uint64_t lookups);
   Task<Result<Found>> mkdir(std::uint64_t parent, std::string name, std::uint32_t mode, Caller caller);
   /// Regular files, fifos and sockets; kNotPermitted for devices is the caller's.
@@ -182,8 +182,8 @@ class Filesystem {
   Result<Inode*> inode_of(std::uint64_t node);
   Result<DirectoryId> directory_of(std::uint64_t node);
   enum class Age { kCached, kToChange, kAtOpen, kAnew };
-  Task<Result<Located>> locate(DirectoryId directory, std::string name, Age age);
-  Task<Result<RowPtr>> row_of_age(RowId id, Age age);
+  Task<Result<Located>> locate(DirectoryId directory, std::string name, Age age, std::uint32_t thread = 0);
+  Task<Result<RowPtr>> row_of_age(RowId id, Age age, std::uint32_t thread);
   Task<Result<Located>> locate_cut(DirectoryId directory, std::string name);
   Task<Result<Found>> found(std::string name, Located located);
   std::uint32_t valid_ms(const RowState* row) const;
@@ -195,7 +195,7 @@ class Filesystem {
   Task<Result<Attr>> set_directory(DirectoryId id, std::uint64_t node, Change change);
 
   // filesystem_files.cc
-  Task<Result<FilePtr>> file_of(std::uint64_t node, Age age);
+  Task<Result<FilePtr>> file_of(std::uint64_t node, Age age, std::uint32_t thread);
   Result<FilePtr> file_of_handle(std::uint64_t handle);
   FilePtr add_file(std::uint64_t node, const NodeKey& key, const RowId& at);
   FilePtr attached_at(const RowId& at, const std::string& name) const;
@@ -203,7 +203,7 @@ class Filesystem {
   void detach(const FilePtr& file);
   void drop_if_idle(const FilePtr& file);
   void rebase(OpenFile& file, const Caller& caller);
-  Task<Result<Unit>> refresh(FilePtr file, Age age);
+  Task<Result<Unit>> refresh(FilePtr file, Age age, std::uint32_t thread);
   Opened open_handle(const FilePtr& file, const OpenFlags& flags);
   Task<Result<Unit>> truncate(FilePtr file, std::uint64_t size);
   Task<Result<Unit>> publish(FilePtr file, bool sync);

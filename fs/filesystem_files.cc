@@ -79,14 +79,14 @@ void Filesystem::drop_if_idle(const FilePtr& file) {
   if (keep->attached) detach(keep);
 }
 
-Task<Result<FilePtr>> Filesystem::file_of(std::uint64_t node, Age age) {
+Task<Result<FilePtr>> Filesystem::file_of(std::uint64_t node, Age age, std::uint32_t thread) {
   if (const auto it = files_.find(node); it != files_.end()) co_return it->second;
   auto inode = inode_of(node);
   if (!inode) co_return pass(std::move(inode));
   if ((*inode)->key.directory) co_return fail(Errc::kIsDirectory, (*inode)->name + " is a directory");
   const RowId at = (*inode)->at;
   const std::string name = (*inode)->name;
-  auto row = co_await row_of_age(at, age);
+  auto row = co_await row_of_age(at, age, thread);
   if (!row) co_return pass(std::move(row));
   if (const auto it = files_.find(node); it != files_.end()) co_return it->second;
   const auto* shown = shown_of(**row, at, node, name);
@@ -129,10 +129,10 @@ void Filesystem::rebase(OpenFile& file, const Caller& caller) {
 }
 
 /// Close-to-open: what is open here and has nothing unpublished takes over what the row shows now.
-Task<Result<Unit>> Filesystem::refresh(FilePtr file, Age age) {
+Task<Result<Unit>> Filesystem::refresh(FilePtr file, Age age, std::uint32_t thread) {
   if (!file->attached || file->unpublished()) co_return Unit{};
   const RowId at = file->at;
-  auto row = co_await row_of_age(at, age);
+  auto row = co_await row_of_age(at, age, thread);
   if (!row) co_return pass(std::move(row));
   if (!file->attached || file->unpublished() || file->at != at) co_return Unit{};
   const auto* shown = shown_of(**row, at, file->node, file->name);
@@ -143,13 +143,13 @@ Task<Result<Unit>> Filesystem::refresh(FilePtr file, Age age) {
 
 Task<Result<Opened>> Filesystem::open(std::uint64_t node, OpenFlags flags, Caller caller) {
   const bool known = files_.contains(node);
-  auto loaded = co_await file_of(node, Age::kAtOpen);
+  auto loaded = co_await file_of(node, Age::kAtOpen, caller.thread);
   if (!loaded) co_return pass(std::move(loaded));
   const FilePtr file = *loaded;
   auto use = std::make_unique<Use>(file);
   Result<Unit> good = Unit{};
   if (file->entry.type != FileType::kRegular) good = fail(Errc::kInvalid, file->name + " is no regular file");
-  if (good && known) good = co_await refresh(file, Age::kAtOpen);
+  if (good && known) good = co_await refresh(file, Age::kAtOpen, caller.thread);
   if (good && flags.read && file->base && !flags.truncate) {
     ns_.remember_open(file->at, file->name, file->base, caller);
   }
@@ -209,12 +209,12 @@ Task<Result<Attr>> Filesystem::setattr(std::uint64_t node, Change change, std::u
     co_return co_await set_directory(DirectoryId(inode->key.id), node, std::move(change));
   }
   const bool known = files_.contains(node);
-  auto loaded = co_await file_of(node, Age::kToChange);
+  auto loaded = co_await file_of(node, Age::kToChange, caller.thread);
   if (!loaded) co_return pass(std::move(loaded));
   const FilePtr file = *loaded;
   auto use = std::make_unique<Use>(file);
   Result<Unit> done = Unit{};
-  if (known && handle == 0) done = co_await refresh(file, Age::kToChange);
+  if (known && handle == 0) done = co_await refresh(file, Age::kToChange, caller.thread);
   const bool was_clean = !file->unpublished();
   if (done && change.size) {
     if (file->entry.type != FileType::kRegular) {
@@ -246,7 +246,7 @@ Task<Result<Attr>> Filesystem::setattr(std::uint64_t node, Change change, std::u
 }
 
 Task<Result<std::string>> Filesystem::readlink(std::uint64_t node) {
-  auto loaded = co_await file_of(node, Age::kCached);
+  auto loaded = co_await file_of(node, Age::kCached, 0);
   if (!loaded) co_return pass(std::move(loaded));
   const FilePtr file = *loaded;
   drop_if_idle(file);

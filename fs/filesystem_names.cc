@@ -38,7 +38,7 @@ Task<Result<Found>> Filesystem::make(std::uint64_t parent, std::string name, Ent
   const DirectoryId in = *directory;
   RowId at{in, name};
   const auto lock = co_await ns_.lock(at);
-  auto located = co_await locate(in, name, Age::kAtOpen);
+  auto located = co_await locate(in, name, Age::kAtOpen, caller.thread);
   if (!located) co_return pass(std::move(located));
   if (located->exists()) co_return fail(Errc::kExists, name + " exists");
   if (entry.type == FileType::kDirectory) {
@@ -113,7 +113,7 @@ Task<Result<Created>> Filesystem::create(std::uint64_t parent, std::string name,
   auto directory = directory_of(parent);
   if (!directory) co_return pass(std::move(directory));
   const DirectoryId in = *directory;
-  auto located = co_await locate(in, name, Age::kAtOpen);
+  auto located = co_await locate(in, name, Age::kAtOpen, caller.thread);
   if (!located) co_return pass(std::move(located));
   Created out;
   if (located->exists()) {

@@ -226,7 +226,7 @@ void op_init(void* data, fuse_conn_info* conn) {
 }
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
-  run(req, kLookup, About::kName, [&](Filesystem& fs) { return fs.lookup(parent, name); }, kReplyEntry);
+  run(req, kLookup, About::kName, [&](Filesystem& fs) { return fs.lookup(parent, name, caller_of(req)); }, kReplyEntry);
 }
 
 void op_forget(fuse_req_t req, fuse_ino_t node, std::uint64_t lookups) {

@@ -51,27 +51,26 @@ Task<Result<RowPtr>> Namespace::row(RowId id, std::int64_t max_age_ms) {
     absent->fetched_ms = *d->complete_ms;
     co_return RowPtr(std::move(absent));
   }
-  const auto sent_ms = env_.mono_ms();
+  const auto sent_us = env_.mono_us();
   auto got = co_await client_.get(volume_, partition_key(id.directory), sort_key(id.name));
   if (!got) co_return pass(std::move(got));
-  auto state = store(id, std::move(got->row), sent_ms, got->degraded);
-  state->for_lookup = true;
-  co_return state;
+  co_return store(id, std::move(got->row), sent_us / 1000, got->degraded, false, sent_us);
 }
 
-Task<Result<RowPtr>> Namespace::row_to_change(RowId id) {
+Task<Result<RowPtr>> Namespace::row_to_change(RowId id, std::uint32_t thread) {
   const auto it = rows_.find(id);
   const bool own = it != rows_.end() && it->second->own_put && age_ms(it->second->fetched_ms) <= kCacheMs;
   if (own) co_return it->second;
-  co_return co_await row_at_open(id);
+  co_return co_await row_at_open(id, thread);
 }
 
-Task<Result<RowPtr>> Namespace::row_at_open(RowId id) {
-  const auto it = rows_.find(id);
-  const bool looked_up = it != rows_.end() && it->second->for_lookup && age_ms(it->second->fetched_ms) <= kFreshMs;
-  auto state = co_await row(id, looked_up ? kFreshMs : kAnew);
-  if (state) (*state)->for_lookup = false;
-  co_return state;
+Task<Result<RowPtr>> Namespace::row_at_open(RowId id, std::uint32_t thread) {
+  if (const auto it = rows_.find(id); it != rows_.end()) {
+    const RowPtr state = it->second;
+    const auto by = std::exchange(state->looked_up_by, 0);
+    if (by != 0 && by == thread && env_.mono_us() - state->looked_up_us <= kSameCallUs) co_return state;
+  }
+  co_return co_await row(id, kAnew);
 }
 
 Task<Result<DirectoryState>> Namespace::directory(DirectoryId id, std::int64_t max_age_ms) {
@@ -101,7 +100,7 @@ Task<Result<DirectoryPage>> Namespace::scan(DirectoryId id, Bytes from, std::int
       continue;
     }
     RowId row_id{id, name};
-    page.rows.emplace_back(name, store(row_id, std::move(row), sent_ms, got->degraded));
+    page.rows.emplace_back(name, store(row_id, std::move(row), sent_ms, got->degraded, false, 0));
   }
   store_directory(id, std::move(own), got->stat, sent_ms);
   if (const auto it = directories_.find(id); it != directories_.end() && page.complete && !got->degraded) {
@@ -117,7 +116,8 @@ const DirectoryState* Namespace::known(const DirectoryId& id) const {
   return it == directories_.end() ? nullptr : &it->second;
 }
 
-RowPtr Namespace::store(const RowId& id, Row row, std::int64_t fetched_ms, bool degraded, bool own_put) {
+RowPtr Namespace::store(const RowId& id, Row row, std::int64_t fetched_ms, bool degraded, bool own_put,
+                        std::int64_t asked_us) {
   auto state = std::make_shared<RowState>();
   auto& slot = rows_[id];
   if (slot) {
@@ -130,6 +130,7 @@ RowPtr Namespace::store(const RowId& id, Row row, std::int64_t fetched_ms, bool 
   }
   state->degraded = degraded;
   state->own_put = own_put;
+  state->asked_us = asked_us;
   state->view = view_of(state->row, id.name);
   slot = state;
   bytes_ += bytes_of(*state);
@@ -262,7 +263,7 @@ RowPtr Namespace::after_put(const DirectoryId& id, const RowPut& put, const PutR
       return nullptr;
     }
   }
-  return store(row_id, std::move(row), sent_ms, false, true);
+  return store(row_id, std::move(row), sent_ms, false, true, 0);
 }
 
 void Namespace::own_change(const DirectoryId& id, const std::vector<RowPut>& rows) {

@@ -27,14 +27,15 @@
 namespace kinfs::fs {
 
 inline constexpr std::int64_t kCacheMs = 950;         // below the promised second, for the way to the program
-inline constexpr std::int64_t kFreshMs = 20;          // from the lookup of a name to its open, in one system call
+inline constexpr std::int64_t kSameCallUs = 500;      // from the answer to a lookup to the open of the same system call
 inline constexpr std::int64_t kRememberMs = 600'000;  // how long an open counts as what a save goes on top of
 
 /// Clocks, and what is known of the processes that ask. A test brings its own.
 class Env {
  public:
   virtual ~Env() = default;
-  virtual std::int64_t mono_ms() = 0;  // CLOCK_BOOTTIME
+  virtual std::int64_t mono_us() = 0;  // CLOCK_BOOTTIME
+  std::int64_t mono_ms() { return mono_us() / 1000; }
   virtual std::int64_t wall_ns() = 0;  // since 1970
   /// Whether thread `now` belongs to the process that thread `then` belonged to at `then_ms` (mono_ms). False when that
   /// cannot be told.
@@ -59,9 +60,11 @@ struct RowState {
   View view;
   std::int64_t fetched_ms = 0;
   bool degraded = false;
-  /// Fetched for a lookup, and not used by an open yet. Close-to-open asks for a get after open(2) began; the lookup
-  /// that the kernel makes first is one, and saves a second.
-  mutable bool for_lookup = false;
+  std::int64_t asked_us = 0;  // when the get that told it was sent (mono_us); 0 when it was no get
+  /// Close-to-open demands a get after open(2) began. The lookup that the kernel makes first is one: when it was
+  /// answered, and to which thread; 0 when an open has used it.
+  mutable std::uint32_t looked_up_by = 0;
+  mutable std::int64_t looked_up_us = 0;
   bool own_put = false;  // as a put of this mount left it
 };
 using RowPtr = std::shared_ptr<const RowState>;
@@ -92,10 +95,10 @@ class Namespace {
   /// A state not older than `max_age_ms`, from the cache or by one get. An absent row is an empty state.
   Task<Result<RowPtr>> row(RowId id, std::int64_t max_age_ms);
   /// For changes of attributes: what this mount has put itself is good enough, anything else is asked for anew.
-  Task<Result<RowPtr>> row_to_change(RowId id);
-  /// For open and create: asked for anew, except right after a lookup has done that, or where this mount has just made
-  /// the directory.
-  Task<Result<RowPtr>> row_at_open(RowId id);
+  Task<Result<RowPtr>> row_to_change(RowId id, std::uint32_t thread);
+  /// For open and create: asked for anew, except right after a lookup by the same thread has done that, or where this
+  /// mount has just made the directory.
+  Task<Result<RowPtr>> row_at_open(RowId id, std::uint32_t thread);
   /// Attributes and times of a directory: its own row and the stat of its partition, by one get.
   Task<Result<DirectoryState>> directory(DirectoryId id, std::int64_t max_age_ms);
   /// One page of rows from sort key `from`, always asked for; what it tells is cached. `listing_ms`: when the pass that
@@ -170,7 +173,7 @@ class Namespace {
     std::vector<Dot> own;  // written through this mount since
   };
 
-  RowPtr store(const RowId& id, Row row, std::int64_t fetched_ms, bool degraded, bool own_put = false);
+  RowPtr store(const RowId& id, Row row, std::int64_t fetched_ms, bool degraded, bool own_put, std::int64_t asked_us);
   void store_directory(const DirectoryId& id, std::optional<Row> row, const PartitionStat& stat,
                        std::int64_t fetched_ms);
   RowPtr after_put(const DirectoryId& id, const RowPut& put, const PutRowResult& result, std::int64_t sent_ms);

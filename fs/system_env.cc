@@ -44,7 +44,7 @@ std::optional<std::int64_t> started_ms(std::uint32_t process) {
 
 }  // namespace
 
-std::int64_t SystemEnv::mono_ms() { return now_ns(CLOCK_BOOTTIME) / 1'000'000; }
+std::int64_t SystemEnv::mono_us() { return now_ns(CLOCK_BOOTTIME) / 1000; }
 
 std::int64_t SystemEnv::wall_ns() { return now_ns(CLOCK_REALTIME); }
 

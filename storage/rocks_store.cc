@@ -43,6 +43,7 @@ constexpr std::size_t kBlockCacheBytes = 48 << 20;   // index and filter blocks 
 constexpr std::size_t kMaxLogBytes = 128 << 20;      // how much is replayed after kill -9 at most
 constexpr int kMaxOpenTables = 256;
 
+// Enough to write out all that is buffered; a quarter of a smaller disk.
 constexpr std::uint64_t kReserveBytes = 64 << 20;
 
 Slice slice(ByteView b) { return {b.data(), b.size()}; }
@@ -429,7 +430,7 @@ StoreUsage Rocks::usage() const {
 Result<void> Rocks::check_room(std::uint64_t bytes, std::uint64_t reserves) {
   constexpr std::uint64_t kLookAgainBytes = 1 << 20;
   const auto now = std::chrono::steady_clock::now();
-  const auto needed = [&] { return bytes + reserves * std::min(kReserveBytes, total_ / 20); };
+  const auto needed = [&] { return bytes + reserves * std::min(kReserveBytes, total_ / 4); };
   if (total_ == 0 || now - room_seen_ > std::chrono::milliseconds(100) || free_ < needed() + kLookAgainBytes) {
     struct statvfs fs {};
     if (::statvfs(path().c_str(), &fs) != 0) return fail(Errc::kIo, "cannot ask for the free space of " + path());

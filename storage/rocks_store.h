@@ -13,8 +13,8 @@
 // to the last sync(). A log that is damaged anywhere but at its end is refused (kCorrupt) rather than cut there:
 // that would take back counters that this node promised never to use twice.
 //
-// Room: the last part of a disk (64 MiB, or a twentieth of it) is kept free for RocksDB's own rewriting, for
-// dropping things, and, twice that, from blocks: so a full disk answers kNoSpace and stays usable.
+// Room: the last 64 MiB of a disk (a quarter, of a small one) are kept for RocksDB's own rewriting and for dropping
+// things, and twice that is kept from blocks: so a full disk answers kNoSpace and stays usable.
 #pragma once
 
 #include <memory>

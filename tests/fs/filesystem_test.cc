@@ -348,9 +348,22 @@ TEST_F(Files, AbsenceIsNotKept) {
   MUST(found);
   EXPECT_EQ(found->attr.node, 0u);
   EXPECT_EQ(found->valid_ms, 0u);
-  cluster.advance_ms(50);
+  cluster.advance_ms(2);
   MUST(a.write("f", "made elsewhere"));
   EXPECT_EQ(b.read("f"), "made elsewhere");
+  // Neither does a look at the name make an open of a while later, or of another process, any older.
+  EXPECT_TRUE(b.exists("f"));
+  later();
+  EXPECT_TRUE(b.exists("f"));
+  MUST(a.write("f", "written since"));
+  cluster.advance_ms(2);
+  EXPECT_EQ(b.read("f"), "written since");
+  later();
+  EXPECT_TRUE(b.exists("f"));
+  MUST(a.write("f", "and again"));
+  b.caller.thread = 99;
+  EXPECT_EQ(b.read("f"), "and again");
+  b.caller.thread = 10;
   MUST(a.write("f.tmp", "replaced elsewhere"));
   MUST(a.mv("f.tmp", "f"));
   EXPECT_EQ(b.read("f"), "replaced elsewhere");

@@ -18,7 +18,7 @@ namespace kinfs::fs::test {
 class TestEnv : public Env {
  public:
   explicit TestEnv(FakeCluster& cluster) : cluster_(cluster) {}
-  std::int64_t mono_ms() override { return cluster_.now_ms(); }
+  std::int64_t mono_us() override { return cluster_.now_ms() * 1000; }
   std::int64_t wall_ns() override { return cluster_.now_ms() * 1'000'000 + ++calls_; }
   bool same_process(std::uint32_t then, std::int64_t, std::uint32_t now) override { return then / 10 == now / 10; }
 
@@ -50,7 +50,7 @@ class Mount {
   Result<Found> lookup(const std::string& path) {
     auto parent = parent_of(path);
     if (!parent) return pass(std::move(parent));
-    return cluster.wait(fs.lookup(*parent, name_in(path)));
+    return cluster.wait(fs.lookup(*parent, name_in(path), caller));
   }
   Result<std::uint64_t> node_of(const std::string& path) {
     if (path.empty()) return kRootNode;

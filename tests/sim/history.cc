@@ -57,7 +57,8 @@ void History::acknowledged(WriteId id, bool sync, bool degraded) {
   // The answer travels for a moment: a host may have lost its tail since it confirmed. Only what is certain counts.
   const bool certain = last_loss_us_ < 0 || world_.now_us() - last_loss_us_ > 5'000'000;
   if (!degraded && certain && confirmed < std::min<std::ptrdiff_t>(2, std::ssize(owners))) {
-    violation(fmt::format("{} of {} was not degraded and only {} of its owners have it", value_of(id), name_of(w.key), confirmed));
+    violation(fmt::format("{} of {} was not degraded and only {} of its owners have it", value_of(id), name_of(w.key),
+                          confirmed));
   }
 }
 
@@ -111,8 +112,8 @@ void History::read(const RowKey& key, const Expectation& expectation, const Row&
     const auto& w = writes_[id - 1];
     if (!w.lost_at.empty()) continue;  // the quorum that had it is no longer one
     if (!accounted_for(id, live)) {
-      violation(fmt::format("a read of {} that was not degraded misses {}, which was acknowledged before",
-                            name_of(key), value_of(id)));
+      violation(fmt::format("a read of {} that was not degraded misses {}, which was acknowledged before", name_of(key),
+                            value_of(id)));
     }
   }
 }
@@ -149,7 +150,8 @@ void History::check_drained() {
     const auto owners = world_.owners(w.key);
     const auto have = std::count_if(owners.begin(), owners.end(), [&](auto h) { return holds(h, id); });
     if (have < std::min<std::ptrdiff_t>(2, std::ssize(owners))) {
-      violation(fmt::format("hints have drained, and {} of {} is on {} of its owners", value_of(id), name_of(w.key), have));
+      violation(
+          fmt::format("hints have drained, and {} of {} is on {} of its owners", value_of(id), name_of(w.key), have));
     }
   }
 }
@@ -168,11 +170,13 @@ void History::check_converged() {
       const auto& w = writes_[id - 1];
       if (!w.acknowledged || w.may_vanish()) continue;
       if (!w.discard_only && !accounted_for(id, live)) {
-        violation(fmt::format("{} of {} was acknowledged{} and is lost", value_of(id), name_of(key), w.sync ? ", synced," : ""));
+        violation(fmt::format("{} of {} was acknowledged{} and is lost", value_of(id), name_of(key),
+                              w.sync ? ", synced," : ""));
       }
       if (!w.lost_at.empty() || (w.discard_only && last_loss_us_ >= 0)) continue;
       for (const auto old : w.superseded) {
-        if (live.contains(old)) violation(fmt::format("{} came back in {}, after {} replaced it", value_of(old), name_of(key), value_of(id)));
+        if (live.contains(old))
+          violation(fmt::format("{} came back in {}, after {} replaced it", value_of(old), name_of(key), value_of(id)));
       }
     }
   }

@@ -82,7 +82,7 @@ class History : public World::Observer {
   std::set<WriteId> live_in(const Row& row);
 
   World& world_;
-  std::vector<Write> writes_;                              // by id - 1
+  std::vector<Write> writes_;  // by id - 1
   std::map<RowKey, std::vector<WriteId>> by_key_;
   std::map<WriteId, std::vector<WriteId>> superseded_by_;  // attempted or acknowledged
   std::map<Dot, Bytes> dots_;

@@ -21,10 +21,14 @@ namespace {
 using namespace kinfs::sim;
 
 const std::map<std::string, PlantedBug> kBugs{
-    {"ack-before-save", PlantedBug::kAckBeforeSave},       {"forget-hint", PlantedBug::kForgetHint},
-    {"prefix-supersede", PlantedBug::kPrefixSupersede},    {"reuse-dots", PlantedBug::kReuseDots},
-    {"skip-absent-repair", PlantedBug::kSkipAbsentRepair}, {"retry-is-new-event", PlantedBug::kRetryIsNewEvent},
-    {"sync-before-disk", PlantedBug::kSyncBeforeDisk},     {"vouch-for-lost-dots", PlantedBug::kVouchForLostDots},
+    {"ack-before-save", PlantedBug::kAckBeforeSave},
+    {"forget-hint", PlantedBug::kForgetHint},
+    {"prefix-supersede", PlantedBug::kPrefixSupersede},
+    {"reuse-dots", PlantedBug::kReuseDots},
+    {"skip-absent-repair", PlantedBug::kSkipAbsentRepair},
+    {"retry-is-new-event", PlantedBug::kRetryIsNewEvent},
+    {"sync-before-disk", PlantedBug::kSyncBeforeDisk},
+    {"vouch-for-lost-dots", PlantedBug::kVouchForLostDots},
     {"vouch-for-unseen-events", PlantedBug::kVouchForUnseenEvents},
 };
 
@@ -49,7 +53,9 @@ struct Totals {
     repairs += r.counters.repairs;
     retries += r.counters.retries_collapsed;
   }
-  double mean(std::uint64_t sum) const { return seeds == 0 ? 0 : static_cast<double>(sum) / static_cast<double>(seeds); }
+  double mean(std::uint64_t sum) const {
+    return seeds == 0 ? 0 : static_cast<double>(sum) / static_cast<double>(seeds);
+  }
 };
 
 // `find`: stop at the first seed that finds something, and succeed then.
@@ -80,11 +86,12 @@ int run_many(std::uint64_t first, std::uint64_t last, PlantedBug bug, bool find,
   }
   fmt::print("{} seeds in {:.1f} s ({:.0f} a minute), {} failed\n", totals.seeds, seconds,
              static_cast<double>(totals.seeds) * 60 / seconds, failed.size());
-  fmt::print("mean per seed: {:.1f} operations, {:.2f} faults, {:.2f} reads with siblings, {:.2f} power cuts that lost "
-             "data, {:.1f} degraded puts, {:.1f} hints delivered, {:.1f} repairs, {:.2f} retries collapsed\n",
-             totals.mean(totals.operations), totals.mean(totals.faults), totals.mean(totals.siblings),
-             totals.mean(totals.lossy_cuts), totals.mean(totals.degraded_puts), totals.mean(totals.hints),
-             totals.mean(totals.repairs), totals.mean(totals.retries));
+  fmt::print(
+      "mean per seed: {:.1f} operations, {:.2f} faults, {:.2f} reads with siblings, {:.2f} power cuts that lost "
+      "data, {:.1f} degraded puts, {:.1f} hints delivered, {:.1f} repairs, {:.2f} retries collapsed\n",
+      totals.mean(totals.operations), totals.mean(totals.faults), totals.mean(totals.siblings),
+      totals.mean(totals.lossy_cuts), totals.mean(totals.degraded_puts), totals.mean(totals.hints),
+      totals.mean(totals.repairs), totals.mean(totals.retries));
   if (find) {
     if (failed.empty()) fmt::print("the planted bug was not found\n");
     return failed.empty() ? 1 : 0;
@@ -95,8 +102,10 @@ int run_many(std::uint64_t first, std::uint64_t last, PlantedBug bug, bool find,
   }
   const bool thin = totals.seeds >= 20 && (totals.mean(totals.operations) < 200 || totals.mean(totals.faults) < 3 ||
                                            totals.mean(totals.siblings) < 1 || totals.mean(totals.lossy_cuts) < 1);
-  if (thin) fmt::print("too little happened for this to prove anything: 200 operations, 3 faults, 1 sibling and 1 power "
-                       "cut that loses data are the least per seed\n");
+  if (thin)
+    fmt::print(
+        "too little happened for this to prove anything: 200 operations, 3 faults, 1 sibling and 1 power "
+        "cut that loses data are the least per seed\n");
   return thin ? 1 : 0;
 }
 

@@ -33,9 +33,10 @@ class Scenario {
     if (w[0] == "heal" && w.size() == 1) return world_->heal(), Result<void>();
     if (w[0] == "notice" && w.size() == 1) return world_->run_until(world_->now_us() + 2'500'000), Result<void>();
     if (w[0] == "settle" && w.size() == 1) return settle();
-    if (w.size() == 4 && w[0] == "cut" && w[2] == "to") return with_host(w[1], [&](std::size_t from) {
-      return with_host(w[3], [&](std::size_t to) { return world_->cut(from, to), Result<void>(); });
-    });
+    if (w.size() == 4 && w[0] == "cut" && w[2] == "to")
+      return with_host(w[1], [&](std::size_t from) {
+        return with_host(w[3], [&](std::size_t to) { return world_->cut(from, to), Result<void>(); });
+      });
     if (w.size() == 2) return with_host(w[1], [&](std::size_t h) { return fault(w[0], h); });
     return bad("no such command");
   }
@@ -71,11 +72,16 @@ class Scenario {
   }
 
   Result<void> fault(const std::string& what, std::size_t host) {
-    if (what == "cut") world_->isolate(host);
-    else if (what == "kill") world_->crash(host, false);
-    else if (what == "lose-power") world_->crash(host, true);
-    else if (what == "start") world_->restart(host);
-    else return bad("no such command");
+    if (what == "cut")
+      world_->isolate(host);
+    else if (what == "kill")
+      world_->crash(host, false);
+    else if (what == "lose-power")
+      world_->crash(host, true);
+    else if (what == "start")
+      world_->restart(host);
+    else
+      return bad("no such command");
     return {};
   }
 

@@ -1,8 +1,8 @@
 // Dynamo's stories as text: one command a line, played on the simulator, each expectation checked on the spot.
 //
 //   hosts N                                    first; N, R, W are 3, 2, 2
-//   key KEY                                    names its owners owner1..owner3, and the first host that stands in: other
-//   put VALUE to KEY via HOST [over V ...] [is ok|degraded|refused]
+//   key KEY                                    names its owners owner1..owner3, and the first host that stands in:
+//   other put VALUE to KEY via HOST [over V ...] [is ok|degraded|refused]
 //                                              over: what it replaces, of what the last get of KEY showed
 //   get KEY via HOST shows V ... [degraded]    "nothing" for absent
 //   get KEY via HOST is refused

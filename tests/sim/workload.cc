@@ -29,7 +29,12 @@ std::vector<RowKey> keys_of_run(World& world) {
 class SimClient {
  public:
   SimClient(World& world, History& history, const std::vector<RowKey>& keys, std::uint64_t number, RunResult& result)
-      : world_(world), history_(history), keys_(keys), result_(result), home_(number % world.hosts()), identity_(number * 1000) {}
+      : world_(world),
+        history_(history),
+        keys_(keys),
+        result_(result),
+        home_(number % world.hosts()),
+        identity_(number * 1000) {}
 
   void run_until(std::int64_t end_us) {
     end_us_ = end_us;
@@ -149,7 +154,9 @@ class SimClient {
       if (done != nullptr) {
         ++result_.answered;
         for (const auto id : put.writes) history_.acknowledged(id, put.request.options.sync, done->degraded);
-        if (world_.tracing()) world_.trace(fmt::format("{} is acknowledged{}", value_of(put.writes.front()), done->degraded ? ", degraded" : ""));
+        if (world_.tracing())
+          world_.trace(
+              fmt::format("{} is acknowledged{}", value_of(put.writes.front()), done->degraded ? ", degraded" : ""));
         return next();
       }
       if (put.attempts_left > 0 && world_.chance() < 0.9) {
@@ -179,7 +186,8 @@ class SimClient {
                      if (page == nullptr) return next();
                      ++result_.answered;
                      for (const auto& [k, e] : expected) {
-                       const bool beyond = !page->complete && (page->rows.empty() || k.sort_key > page->rows.back().first);
+                       const bool beyond =
+                           !page->complete && (page->rows.empty() || k.sort_key > page->rows.back().first);
                        if (beyond) continue;
                        const auto it = std::find_if(page->rows.begin(), page->rows.end(),
                                                     [&](const auto& r) { return r.first == k.sort_key; });
@@ -275,7 +283,9 @@ class Enemy {
     world_.crash(host, power_cut);
     world_.after(world_.between(50'000, 5'000'000), [this, host] { world_.restart(host); });
   }
-  std::size_t some_host() { return static_cast<std::size_t>(world_.between(0, static_cast<std::int64_t>(world_.hosts()) - 1)); }
+  std::size_t some_host() {
+    return static_cast<std::size_t>(world_.between(0, static_cast<std::int64_t>(world_.hosts()) - 1));
+  }
   std::int64_t lasting() { return world_.between(200'000, 8'000'000); }
 
   World& world_;

@@ -139,8 +139,7 @@ void World::carry_out(std::size_t host) {
       } else if (const auto* out = std::get_if<cluster::Send>(&effect.what)) {
         send(out->message);
       } else if (const auto* reply = std::get_if<cluster::Reply>(&effect.what)) {
-        after(between(20, 100), [this, client = reply->client, a = reply->answer, host,
-                                 epoch = hosts_[host].epoch] {
+        after(between(20, 100), [this, client = reply->client, a = reply->answer, host, epoch = hosts_[host].epoch] {
           if (hosts_[host].epoch == epoch) answer(client, a);
         });
       }
@@ -224,7 +223,8 @@ void World::crash(std::size_t host, bool power_cut) {
       ++faults.power_cuts_that_lost;
       if (observer_ != nullptr) observer_->lost_tail(host);
     }
-    if (tracing()) trace(fmt::format("host{} loses power, and {} of {} unsynced writes", host + 1, unsynced - keep, unsynced));
+    if (tracing())
+      trace(fmt::format("host{} loses power, and {} of {} unsynced writes", host + 1, unsynced - keep, unsynced));
   } else {
     ++faults.crashes;
     h.store->crash(false);
@@ -342,7 +342,9 @@ struct Describe {
   std::string operator()(const cluster::Ping&) const { return "ping"; }
   std::string operator()(const cluster::Pong&) const { return "pong"; }
   std::string operator()(const cluster::Gossip& g) const { return g.reply ? "gossip back" : "gossip"; }
-  std::string operator()(const cluster::ReadRow& r) const { return "read " + r.key.partition_key + "/" + r.key.sort_key; }
+  std::string operator()(const cluster::ReadRow& r) const {
+    return "read " + r.key.partition_key + "/" + r.key.sort_key;
+  }
   std::string operator()(const cluster::ReadRowReply& r) const { return "has " + values_of(r.row); }
   std::string operator()(const cluster::ReadPage& r) const { return "read page " + r.partition_key; }
   std::string operator()(const cluster::ReadPageReply& r) const { return "has page" + rows_of(r.page.rows); }
@@ -364,8 +366,8 @@ struct Describe {
 }  // namespace
 
 std::string describe(const cluster::Message& m) {
-  return fmt::format("host{} -> host{}  #{:x}  {}", static_cast<std::uint64_t>(m.from), static_cast<std::uint64_t>(m.to),
-                     m.id, std::visit(Describe{}, m.body));
+  return fmt::format("host{} -> host{}  #{:x}  {}", static_cast<std::uint64_t>(m.from),
+                     static_cast<std::uint64_t>(m.to), m.id, std::visit(Describe{}, m.body));
 }
 
 }  // namespace kinfs::sim

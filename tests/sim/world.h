@@ -26,10 +26,10 @@ struct WorldOptions {
   std::size_t hosts = 3;
   cluster::Quorum quorum;
   PlantedBug bug = PlantedBug::kNone;
-  double loss = 0;               // of each message
-  double repeat = 0;             // of each message, delivered once more
-  double late = 0;               // of each message, by up to 2 s
-  double crash_in_effects = 0;   // between any two effects
+  double loss = 0;              // of each message
+  double repeat = 0;            // of each message, delivered once more
+  double late = 0;              // of each message, by up to 2 s
+  double crash_in_effects = 0;  // between any two effects
   bool trace = false;
 };
 
@@ -116,9 +116,7 @@ class World {
     std::int64_t time_us;
     std::uint64_t sequence;
     std::function<void()> what;
-    bool operator>(const Event& o) const {
-      return time_us != o.time_us ? time_us > o.time_us : sequence > o.sequence;
-    }
+    bool operator>(const Event& o) const { return time_us != o.time_us ? time_us > o.time_us : sequence > o.sequence; }
   };
   struct Request {
     std::size_t host;

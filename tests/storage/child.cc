@@ -56,7 +56,7 @@ int second_open(const std::string& path) {
 
 bool have_small_disk(const std::string& at) {
   return ::unshare(CLONE_NEWNS) == 0 && ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-         ::mount("tmpfs", at.c_str(), "tmpfs", 0, "size=160m") == 0;
+         ::mount("tmpfs", at.c_str(), "tmpfs", 0, "size=320m") == 0;
 }
 
 /// Puts blocks, then rows, until the store says that there is no room.
@@ -107,7 +107,7 @@ int lose_the_race_for_room(const std::string& tmp) {
   if (!store) return 1;
   Result<void> done = (*store)->apply(one_row(1, "before"));
   if (!done) return 2;
-  write_file(tmp + "/hog", std::string(180 << 20, 'h'));
+  write_file(tmp + "/hog", std::string(330 << 20, 'h'));
   std::uint64_t rows = 1;
   while (done && rows < 10000) {
     done = (*store)->apply(one_row(rows + 1, Bytes(100000, 'r')));
