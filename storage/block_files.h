@@ -5,7 +5,9 @@
 // entry may point at bytes that never came to the disk, and never at those of another block unnoticed: read()
 // checks the hash. A tail that no entry points to is skipped over.
 //
-// Why not RocksDB's values or BlobDB: tests/bench/block_bench.cc measures them side by side.
+// Why not RocksDB's ways (tests/bench/block_bench.cc, 128 MiB in blocks of 256 KiB, a sync every 8 MiB, ext4; bytes
+// written for each byte of the user's, and speed): block files 1.00, 198 MB/s; plain values 3.00, 139; BlobDB with its
+// log 2.00, 114; BlobDB without, flushed at each sync, 1.00, 84, and what is not flushed dies with the process.
 //
 // Threading: append() from one thread at a time; everything else from any thread, concurrently with it.
 #pragma once

@@ -18,7 +18,7 @@ namespace kinfs::fs::test {
 class TestEnv : public Env {
  public:
   explicit TestEnv(FakeCluster& cluster) : cluster_(cluster) {}
-  std::int64_t mono_us() override { return cluster_.now_ms() * 1000; }
+  std::int64_t mono_us() override { return cluster_.now_ms() * 1000 + ++calls_; }  // never the same twice
   std::int64_t wall_ns() override { return cluster_.now_ms() * 1'000'000 + ++calls_; }
   bool same_process(std::uint32_t then, std::int64_t, std::uint32_t now) override { return then / 10 == now / 10; }
 
