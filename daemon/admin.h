@@ -3,8 +3,7 @@
 //
 // Commands and their arguments (AdminRequest); every answer is one JSON object:
 //   status                    {safe, hosts[{name,address,state,last_seen}], under_replicated, hints, conflicts,
-//   tasks[],
-//                             disk{...}, node{...}, quorum{n,r,w}, cut[], degraded_puts, degraded_reads, ...}
+//                             tasks[], disk{...}, node{...}, quorum{n,r,w}, cut[], degraded_puts, ...}
 //   ring                      {partitions, layout{number,hash}, hosts[{name,first,owned}]}
 //   ring VOLUME HEX           the same with key{volume,partition,owners[]}; VOLUME is a number, HEX the partition key
 //   counters                  {node{...}, transport{...}, daemon{...}}
