@@ -35,6 +35,7 @@ class BigFile(LabTest):
             for i in range(MIB):
                 file.write(chunk(i))
                 written.update(chunk(i))
+        self.lab.agree(["big"], self.folder)
         seen = hashlib.sha256()
         with open(self.path(2, "big"), "rb") as file:
             while data := file.read(1 << 20):
@@ -56,6 +57,7 @@ class BigFile(LabTest):
         content = bytearray(b"".join(chunk(i) for i in range(17))[:size])
         with open(self.path(1, "f"), "wb") as file:
             file.write(content)
+        self.lab.hold({"f": bytes(content)}, self.folder)
         with open(self.path(2, "f"), "r+b") as file:
             file.seek(5_000_001)
             file.write(b"changed")

@@ -18,7 +18,10 @@ class Faults(LabTest):
         sizes["large"] = 20 << 20
         for i, (name, size) in enumerate(sizes.items()):
             write(self.path(1 + i % 3, name), bytes_of(name, size))
+        self.lab.agree(sizes, self.folder, 10)
         os.mkdir(self.path(2, "d"))
+        # Host 1 made this directory, and may take names in it for absent for a second (mount.kinfs(8)).
+        wait_until(lambda: os.path.exists(self.path(1, "file5")), 2, "host 1 does not see file5")
         os.rename(self.path(1, "file5"), self.path(1, "renamed"))
         os.unlink(self.path(3, "file4"))
         for host in self.lab.each():
