@@ -110,7 +110,7 @@ void History::read(const RowKey& key, const Expectation& expectation, const Row&
   if (degraded) return;
   for (const auto id : expectation.writes) {
     const auto& w = writes_[id - 1];
-    if (!w.lost_at.empty()) continue;  // the quorum that had it is no longer one
+    if (!w.certain()) continue;  // the quorum that had it is no longer one
     if (!accounted_for(id, live)) {
       violation(fmt::format("a read of {} that was not degraded misses {}, which was acknowledged before", name_of(key),
                             value_of(id)));
@@ -146,7 +146,7 @@ std::vector<BlockKey> History::blocks_that_must_be() const {
 void History::check_drained() {
   for (WriteId id = 1; id <= writes_.size(); ++id) {
     const auto& w = writes_[id - 1];
-    if (!w.acknowledged || w.discard_only || !w.lost_at.empty()) continue;
+    if (!w.acknowledged || w.discard_only || !w.certain() || w.owner_lost) continue;
     const auto owners = world_.owners(w.key);
     const auto have = std::count_if(owners.begin(), owners.end(), [&](auto h) { return holds(h, id); });
     if (have < std::min<std::ptrdiff_t>(2, std::ssize(owners))) {
@@ -173,7 +173,7 @@ void History::check_converged() {
         violation(fmt::format("{} of {} was acknowledged{} and is lost", value_of(id), name_of(key),
                               w.sync ? ", synced," : ""));
       }
-      if (!w.lost_at.empty() || (w.discard_only && last_loss_us_ >= 0)) continue;
+      if (!w.certain() || (w.discard_only && last_loss_us_ >= 0)) continue;
       for (const auto old : w.superseded) {
         if (live.contains(old))
           violation(fmt::format("{} came back in {}, after {} replaced it", value_of(old), name_of(key), value_of(id)));
@@ -197,6 +197,9 @@ void History::saved(std::size_t host, const Batch& batch) {
 void History::lost_tail(std::size_t host) {
   last_loss_us_ = world_.now_us();
   for (auto& w : writes_) {
+    if (!w.acknowledged) w.lost_on_the_way = true;
+    const auto owners = world_.owners(w.key);
+    w.owner_lost |= std::find(owners.begin(), owners.end(), host) != owners.end();
     if (w.holders.contains(host)) w.lost_at.insert(host);
   }
   for (auto& [key, b] : blocks_) {

@@ -70,6 +70,9 @@ class History : public World::Observer {
     bool acknowledged = false, sync = false, degraded = false;
     std::set<std::size_t> holders;  // hosts that had it when it was acknowledged
     std::set<std::size_t> lost_at;  // of those, the ones that lost a tail since
+    bool lost_on_the_way = false;   // some host lost a tail before the acknowledgement arrived: it may have confirmed
+    bool owner_lost = false;        // some owner lost a tail since: it may have taken the write, and confirmed a hint
+    bool certain() const { return lost_at.empty() && !lost_on_the_way; }
     bool may_vanish() const { return !sync && !holders.empty() && lost_at.size() == holders.size(); }
   };
   struct Block {
