@@ -6,6 +6,7 @@
 #include "cluster/event_loop.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -140,17 +141,18 @@ EventLoop::~EventLoop() {
   ::close(impl_->epoll_fd);
 }
 
-void EventLoop::add(int fd, std::uint32_t events, std::function<void(std::uint32_t)> callback) {
+Result<void> EventLoop::add(int fd, std::uint32_t events, std::function<void(std::uint32_t)> callback) {
   remove(fd);
   const auto serial = impl_->next_serial++;
   epoll_event event{};
   event.events = events;
   event.data.u64 = serial;
   if (::epoll_ctl(impl_->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
-    throw std::system_error(errno, std::generic_category(), "cannot watch a file descriptor");
+    return fail(Errc::kInternal, fmt::format("cannot watch descriptor {}: {}", fd, std::strerror(errno)));
   }
   impl_->entries.emplace(serial, std::make_shared<Impl::Entry>(Impl::Entry{fd, std::move(callback)}));
   impl_->serial_of.emplace(fd, serial);
+  return {};
 }
 
 void EventLoop::modify(int fd, std::uint32_t events) {

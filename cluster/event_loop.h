@@ -6,17 +6,22 @@
 #include <functional>
 #include <memory>
 
+#include "storage/result.h"
+
 namespace kinfs::cluster {
 
 class EventLoop {
  public:
+  /// Throws std::system_error when the process may open no more descriptors: made when a program starts, so that
+  /// its main() says so.
   EventLoop();
   ~EventLoop();
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 
   /// `events` as for epoll (EPOLLIN, EPOLLOUT), level-triggered. The callback may remove its own fd.
-  void add(int fd, std::uint32_t events, std::function<void(std::uint32_t)> callback);
+  /// kInternal when the kernel will watch no more (fs.epoll.max_user_watches); then nothing is watched.
+  [[nodiscard]] Result<void> add(int fd, std::uint32_t events, std::function<void(std::uint32_t)> callback);
   void modify(int fd, std::uint32_t events);
   void remove(int fd);
   /// Calls `f` about every `interval_ms` until the loop ends.

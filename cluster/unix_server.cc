@@ -16,7 +16,6 @@
 #include <cstring>
 #include <optional>
 #include <random>
-#include <system_error>
 #include <unordered_map>
 #include <vector>
 
@@ -131,19 +130,19 @@ struct UnixServer::Impl {
     }
   }
 
-  void start() {
+  Result<void> start() {
     ::lstat(path.c_str(), &identity);
-    watch_listener();
+    if (auto watched = watch_listener(); !watched) return watched;
     loop.before_wait([this, guard = std::weak_ptr<bool>(alive)] { return guard.expired() ? false : before_wait(); });
     loop.every(kAcceptPauseMs, [this, guard = std::weak_ptr<bool>(alive)] {
       if (guard.expired() || accept_again_ms == 0 || EventLoop::mono_ms() < accept_again_ms) return;
-      accept_again_ms = 0;
-      watch_listener();
+      accept_again_ms = watch_listener() ? 0 : EventLoop::mono_ms() + kAcceptPauseMs;
     });
+    return {};
   }
 
-  void watch_listener() {
-    loop.add(listen_fd, EPOLLIN, [this](std::uint32_t) { accept_all(); });
+  Result<void> watch_listener() {
+    return loop.add(listen_fd, EPOLLIN, [this](std::uint32_t) { accept_all(); });
   }
 
   void accept_all() {
@@ -168,12 +167,10 @@ struct UnixServer::Impl {
       ++counters.connections;
       const auto id = next_connection++;
       connections.emplace(id, std::make_unique<Connection>(id, fd));
-      try {
-        loop.add(fd, EPOLLIN, [this, id](std::uint32_t events) { on_events(id, events); });
-      } catch (const std::system_error& e) {
-        spdlog::warn("{}: a client is turned away: {}", path, e.what());
-        connections.erase(id);
-      }
+      auto watched = loop.add(fd, EPOLLIN, [this, id](std::uint32_t events) { on_events(id, events); });
+      if (watched) continue;
+      spdlog::warn("{}: a client is turned away: {}", path, watched.error().text);
+      connections.erase(id);
     }
   }
 
@@ -324,7 +321,7 @@ Result<std::unique_ptr<UnixServer>> UnixServer::open(EventLoop& loop, std::strin
   if (!fd) return pass(std::move(fd));
   auto impl = std::make_unique<Impl>(loop, std::move(path), std::move(on_request), std::move(hlc), limits);
   impl->listen_fd = *fd;
-  impl->start();
+  if (auto started = impl->start(); !started) return pass(std::move(started));
   return std::unique_ptr<UnixServer>(new UnixServer(std::move(impl)));
 }
 

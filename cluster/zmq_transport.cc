@@ -248,10 +248,10 @@ struct ZmqTransport::Impl {
   Result<void> open_router();
   Result<void> open_peer(Peer& peer);
   void close_peer(Peer& peer);
-  void watch_peer(Peer& peer);
+  Result<void> watch_peer(Peer& peer);
   void read_monitor(Peer& peer);
   void reopen_if_lost(Peer& peer);
-  void watch();
+  Result<void> watch();
   void answer_zap();
   void read_router();
   bool receive_one();
@@ -356,11 +356,12 @@ void ZmqTransport::Impl::close_peer(Peer& peer) {
   peer.monitor.reset();
 }
 
-void ZmqTransport::Impl::watch_peer(Peer& peer) {
-  loop.add(peer.fd, EPOLLIN, [this, &peer](std::uint32_t) {
+Result<void> ZmqTransport::Impl::watch_peer(Peer& peer) {
+  auto watched = loop.add(peer.fd, EPOLLIN, [this, &peer](std::uint32_t) {
     if (events_of(peer.socket.get()) & ZMQ_POLLOUT) flush(peer);
   });
-  loop.add(peer.monitor_fd, EPOLLIN, [this, &peer](std::uint32_t) { read_monitor(peer); });
+  if (!watched) return watched;
+  return loop.add(peer.monitor_fd, EPOLLIN, [this, &peer](std::uint32_t) { read_monitor(peer); });
 }
 
 void ZmqTransport::Impl::read_monitor(Peer& peer) {
@@ -384,21 +385,21 @@ void ZmqTransport::Impl::reopen_if_lost(Peer& peer) {
   const auto now_ms = EventLoop::mono_ms();
   if (peer.connected || now_ms < peer.reopen_at_ms) return;
   close_peer(peer);
-  if (auto ok = open_peer(peer); !ok) {
-    spdlog::warn("{}: {}; another try follows", config.listen, ok.error().text);
-    close_peer(peer);
-    peer.reopen_at_ms = now_ms + kReopenMs;
-    return;
-  }
-  watch_peer(peer);
+  auto opened = open_peer(peer);
+  if (opened) opened = watch_peer(peer);
+  if (opened) return;
+  spdlog::warn("{}: {}; another try follows", config.listen, opened.error().text);
+  close_peer(peer);
+  peer.reopen_at_ms = now_ms + kReopenMs;
 }
 
-void ZmqTransport::Impl::watch() {
-  loop.add(descriptor_of(zap.get()), EPOLLIN, [this](std::uint32_t) { answer_zap(); });
-  loop.add(descriptor_of(router.get()), EPOLLIN, [this](std::uint32_t) { read_router(); });
+Result<void> ZmqTransport::Impl::watch() {
+  auto watched = loop.add(descriptor_of(zap.get()), EPOLLIN, [this](std::uint32_t) { answer_zap(); });
+  if (watched) watched = loop.add(descriptor_of(router.get()), EPOLLIN, [this](std::uint32_t) { read_router(); });
   for (auto& [id, peer] : peers) {
-    watch_peer(peer);
+    if (watched) watched = watch_peer(peer);
   }
+  if (!watched) return watched;
   const std::weak_ptr<bool> guard = alive;
   loop.before_wait([this, guard] {
     if (guard.expired() || !unread) return false;
@@ -412,6 +413,7 @@ void ZmqTransport::Impl::watch() {
       reopen_if_lost(peer);
     }
   });
+  return {};
 }
 
 // --- Who is let in (ZeroMQ RFC 27, ZAP) ---
@@ -631,7 +633,7 @@ Result<std::unique_ptr<ZmqTransport>> ZmqTransport::open(EventLoop& loop, Transp
   for (auto& [id, peer] : impl->peers) {
     if (auto ok = impl->open_peer(peer); !ok) return pass(std::move(ok));
   }
-  impl->watch();
+  if (auto ok = impl->watch(); !ok) return pass(std::move(ok));
   return std::unique_ptr<ZmqTransport>(new ZmqTransport(std::move(impl)));
 }
 

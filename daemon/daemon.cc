@@ -271,7 +271,7 @@ Result<void> Daemon::run() {
   sigaddset(&set, SIGINT);
   d.signals = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
   if (d.signals < 0) return fail(Errc::kIo, fmt::format("signalfd: {}", std::strerror(errno)));
-  d.loop.add(d.signals, EPOLLIN, [&d](std::uint32_t) { d.on_signal(); });
+  if (auto ok = d.loop.add(d.signals, EPOLLIN, [&d](std::uint32_t) { d.on_signal(); }); !ok) return ok;
   d.loop.every(Runner::kTickMs, [&d] {
     d.runner->tick();
     d.stop_when_idle();

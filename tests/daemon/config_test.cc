@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,8 @@ struct Wrong {
   std::string text;
   std::vector<std::string> says;
 };
+
+void PrintTo(const Wrong& wrong, std::ostream* out) { *out << wrong.what; }
 
 class WrongConfig : public testing::TestWithParam<Wrong> {};
 

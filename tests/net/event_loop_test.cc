@@ -58,10 +58,18 @@ TEST(EventLoop, AnEntryThatWasRemovedIsNotCalledAgain) {
     loop.remove(b.read_fd);
     loop.post([&] { loop.stop(); });
   };
-  loop.add(a.read_fd, EPOLLIN, callback);
-  loop.add(b.read_fd, EPOLLIN, callback);
+  ASSERT_TRUE(loop.add(a.read_fd, EPOLLIN, callback));
+  ASSERT_TRUE(loop.add(b.read_fd, EPOLLIN, callback));
   loop.run();
   EXPECT_EQ(calls, 1);
+}
+
+TEST(EventLoop, WhatCannotBeWatchedIsAnError) {
+  EventLoop loop;
+  const auto watched = loop.add(-1, EPOLLIN, [](std::uint32_t) {});
+  ASSERT_FALSE(watched);
+  EXPECT_EQ(watched.error().code, Errc::kInternal);
+  EXPECT_NE(watched.error().text.find("-1"), std::string::npos) << watched.error().text;
 }
 
 TEST(EventLoop, TimersAndHooks) {

@@ -192,9 +192,13 @@ TEST(Transport, WhatWaitedInTheSocketsIsNotDeliveredLate) {
   TestNode one(a, {a.member, b.member}), two(b, {a.member, b.member});
   const auto before = settle(one, two);
   // The receiver's loop stands still while messages come to its host.
-  std::promise<void> release;
+  std::promise<void> entered, release;
   auto released = release.get_future().share();
-  two.thread.loop().post([released] { released.wait(); });
+  two.thread.loop().post([&entered, released] {
+    entered.set_value();
+    released.wait();
+  });
+  entered.get_future().wait();
   for (std::uint64_t i = 0; i < 10; ++i) one.send(b.id(), 1000 + i, Ping{}, 100);
   one.send(b.id(), 2000, Ping{}, 20'000);
   const auto stopped = EventLoop::mono_ms();
