@@ -63,6 +63,7 @@ void write_event(const EventId& in, format::Event& out) {
 EventId read_event(const format::Event& in) { return {ClientId{in.client()}, in.boot(), in.sequence()}; }
 
 Result<void> check_shape(const Entry& e) {
+  if (e.blocks_synced && !e.root) return corrupt("an entry without blocks says that they are synced");
   const bool has_content = e.root.has_value() || !e.content.empty() || e.size != 0;
   if (e.type == FileType::kRegular) {
     if (e.size > kMaxFileBytes) return corrupt("an entry's size is over the limit");
@@ -111,6 +112,7 @@ Bytes encode(const Entry& entry) {
   if (entry.root) {
     out.mutable_root()->set_level(entry.root->level);
     write_digest(entry.root->hash, out.mutable_root()->mutable_hash());
+    out.set_blocks_synced(entry.blocks_synced);
   }
   write_digest(entry.directory_id, out.mutable_directory_id());
   out.set_generation(entry.generation);
@@ -154,6 +156,7 @@ Result<Entry> decode_entry(ByteView bytes) {
     if (!read_digest(in.root().hash(), root.hash)) return corrupt("an entry's root is not of 32 bytes");
     e.root = root;
   }
+  e.blocks_synced = in.blocks_synced();
   e.generation = in.generation();
   if (in.has_branch()) {
     if (in.branch().host().size() > kMaxHostBytes) return corrupt("a branch's host name is over 255 bytes");

@@ -61,6 +61,7 @@ struct Entry {
   DirectoryId directory_id{};       // type kDirectory: the only field that counts, with the generation
   std::uint64_t generation = 0;
   std::optional<Branch> branch;
+  bool blocks_synced = false;  // each block below the root was fsynced at W before this was put
   bool operator==(const Entry&) const = default;
 };
 

@@ -123,6 +123,7 @@ struct FileContent::Impl {
   std::map<BlockName, Sending> sending;  // under way, or failed and waiting for the next seal
   std::map<BlockName, FetchWaiters> fetching;
   std::set<BlockName> unsynced;  // confirmed, but not fsynced
+  bool unsynced_below = false;   // nor perhaps what it was made from, anywhere below the root
   AsyncSemaphore slots{kBlocksInFlight};
   std::optional<Error> send_error;
   bool send_synced = false;
@@ -166,6 +167,7 @@ struct FileContent::Impl {
   static Task<Result<Unit>> send_nodes(Self self);
   static Task<Unit> send_failed(Self self);
   static Task<Result<Unit>> sync_blocks(Self self);
+  static Task<Result<Unit>> sync_tree(Self self, NodeName at, Digest256 hash);
   static Task<Result<Unit>> seal(Self self, Entry* entry, bool sync);
   static Task<Result<Unit>> seal_tree(Self self, Entry* entry);
   std::size_t failed() const;
@@ -590,6 +592,25 @@ Task<Result<Unit>> FileContent::Impl::sync_blocks(Self self) {
   co_return Unit{};
 }
 
+/// All that is below `at`, once: somebody wrote it without asking for fsync, and which replicas have it is not known.
+Task<Result<Unit>> FileContent::Impl::sync_tree(Self self, NodeName at, Digest256 hash) {
+  if (hash == kHole) co_return Unit{};
+  const BlockName name{span_of(at.first, at.second), hash};
+  auto bytes = co_await fetch(self, name);
+  if (!bytes) co_return pass(std::move(bytes));
+  const SharedBytes block = *bytes;
+  co_await send(self, name, block);
+  if (at.first == 0) co_return Unit{};
+  auto node = decode_node(*block);
+  if (!node) co_return pass(std::move(node));
+  for (std::size_t i = 0; i < kFanOut; ++i) {
+    const NodeName child{static_cast<std::uint8_t>(at.first - 1), at.second * kFanOut + i};
+    auto synced = co_await sync_tree(self, child, node->children[i]);
+    if (!synced) co_return synced;
+  }
+  co_return Unit{};
+}
+
 Task<Result<Unit>> FileContent::Impl::seal_tree(Self self, Entry* entry) {
   std::vector<std::uint64_t> blocks;
   for (const auto& buffer : self->buffers) blocks.push_back(buffer.first);
@@ -602,10 +623,16 @@ Task<Result<Unit>> FileContent::Impl::seal_tree(Self self, Entry* entry) {
   co_await self->slots.drained();
   if (self->failed() > 0) co_return tl::unexpected<Error>(*self->send_error);
   if (self->send_synced) {
+    if (self->unsynced_below) {
+      auto below = co_await sync_tree(self, NodeName{self->height, 0}, self->root);
+      if (!below) co_return below;
+    }
     auto synced = co_await sync_blocks(self);
     if (!synced) co_return synced;
     if (self->failed() > 0) co_return tl::unexpected<Error>(*self->send_error);
+    self->unsynced_below = false;
   }
+  entry->blocks_synced = self->send_synced;
   entry->content.clear();
   entry->root = TreeRoot{self->height, self->root};
   co_return Unit{};
@@ -622,6 +649,7 @@ Task<Result<Unit>> FileContent::Impl::seal(Self self, Entry* entry, bool sync) {
     std::erase_if(self->sending, [&](const auto& s) { return s.second.failed && s.first.second != self->root; });
     entry->content = std::move(*content);
     entry->root.reset();
+    entry->blocks_synced = false;
   } else {
     co_await send_failed(self);
     auto sealed = co_await seal_tree(self, entry);
@@ -641,6 +669,7 @@ FileContent::FileContent(Client& client, BlockCache& cache, VolumeId volume, con
   if (entry.root) {
     impl_->height = entry.root->level;
     impl_->root = entry.root->hash;
+    impl_->unsynced_below = !entry.blocks_synced;
   } else if (!entry.content.empty()) {
     impl_->buffers[0] = Buffer{entry.content, 0};
   }

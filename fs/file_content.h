@@ -59,8 +59,9 @@ class FileContent {
   Task<Result<Unit>> write(std::uint64_t offset, Bytes data);
   /// Beyond the end: a hole.
   Task<Result<Unit>> truncate(std::uint64_t size);
-  /// Sends what is dirty, waits until all blocks are confirmed (fsynced at W when `sync`), and fills in size and
-  /// content or root. After an error everything is still here and dirty: seal again.
+  /// Sends what is dirty, waits until all blocks are confirmed (fsynced at W when `sync`, those of others too unless
+  /// the entry said so), and fills in size, content or root, and blocks_synced. After an error everything is still
+  /// here and dirty: seal again.
   Task<Result<Unit>> seal(Entry& entry, bool sync);
   /// Bytes held here, for the bound on memory.
   std::size_t held_bytes() const;

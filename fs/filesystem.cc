@@ -28,31 +28,76 @@ Result<Inode*> Filesystem::inode_of(std::uint64_t node) {
 Result<DirectoryId> Filesystem::directory_of(std::uint64_t node) {
   auto inode = inode_of(node);
   if (!inode) return pass(std::move(inode));
-  if (!(*inode)->key.directory) return fail(Errc::kNotDirectory, (*inode)->name + " is no directory");
-  return DirectoryId((*inode)->key.id);
+  if (!(*inode)->directory()) return fail(Errc::kNotDirectory, (*inode)->name + " is no directory");
+  return DirectoryId((*inode)->id);
 }
 
 // --- resolving ---
 
-std::uint64_t Filesystem::node_for(const RowId& at, const RowState& row, const Shown& shown, NodeKey* key) const {
-  // A version that was published here keeps the number that its handles know.
+/// What the kernel, or an open file, holds numbers for at a row. Of an open file the working version counts.
+std::vector<Standing> Filesystem::standing_at(const RowId& at) const {
+  std::vector<Standing> out;
   for (auto [it, end] = attached_.equal_range(at); it != end; ++it) {
     const auto& file = *it->second;
-    if (!file.shown || file.shown->version.event != shown.version.event) continue;
-    if (key != nullptr) *key = file.key;
-    return file.node;
+    out.push_back({file.node, file.entry.file_id, file.shown ? file.shown->version.event : EventId{},
+                   file.pending ? file.pending->add.front().event : EventId{}, file.name});
   }
-  const auto own = key_of(row.view, shown);
-  if (key != nullptr) *key = own;
-  return inodes_.node_of(own);
+  for (const auto* inode : inodes_.files_at(at)) {
+    if (!files_.contains(inode->node)) out.push_back({inode->node, inode->id, inode->event, EventId{}, inode->name});
+  }
+  return out;
+}
+
+/// Whether `node` cannot be given to a version of `file` at row `at`. It can where the kernel knows it for the same
+/// file at another row, which is known to show it no more: it was moved, on another host.
+bool Filesystem::taken(std::uint64_t node, const RowId& at, const FileId& file) const {
+  if (files_.contains(node)) return true;
+  const auto* inode = inodes_.find(node);
+  if (inode == nullptr) return false;
+  if (!inode->bound || inode->directory() || inode->id != file || inode->at == at) return true;
+  const auto* other = ns_.known(inode->at);
+  if (other == nullptr || ns_.age_ms(other->fetched_ms) > kCacheMs) return true;
+  const auto there = match(*other, standing_at(inode->at));
+  return std::find(there.begin(), there.end(), node) != there.end();
+}
+
+/// The node ids of the names of `row`, in their order.
+std::vector<std::uint64_t> Filesystem::nodes_of(const RowId& at, const RowState& row) const {
+  auto nodes = match(row, standing_at(at));
+  const auto& names = row.view.names;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (nodes[i] != 0) continue;
+    const auto& entry = names[i].entry;
+    if (entry.type == FileType::kDirectory) {
+      nodes[i] = inodes_.node_of(entry.directory_id);
+      continue;
+    }
+    const auto in_use = [&](std::uint64_t node) {
+      return std::find(nodes.begin(), nodes.end(), node) != nodes.end() || taken(node, at, entry.file_id);
+    };
+    auto number = node_id(entry.file_id, nullptr);
+    if (!names[i].keeps_number || in_use(number)) {
+      number = InodeTable::free_number(node_id(entry.file_id, &names[i].branch.event), in_use);
+    }
+    nodes[i] = number;
+  }
+  return nodes;
+}
+
+std::uint64_t Filesystem::node_for(const RowId& at, const RowState& row, const Shown& shown) const {
+  const auto nodes = nodes_of(at, row);
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    if (row.view.names[i].name == shown.name) return nodes[i];
+  }
+  return 0;
 }
 
 const Shown* Filesystem::shown_of(const RowState& row, const RowId& at, std::uint64_t node,
                                   const std::string& name) const {
   const auto* by_name = row.view.find(name);
-  if (by_name != nullptr && node_for(at, row, *by_name, nullptr) == node) return by_name;
+  if (by_name != nullptr && node_for(at, row, *by_name) == node) return by_name;
   for (const auto& shown : row.view.names) {
-    if (node_for(at, row, shown, nullptr) == node) return &shown;
+    if (node_for(at, row, shown) == node) return &shown;
   }
   return nullptr;
 }
@@ -98,7 +143,7 @@ Task<Result<Filesystem::Located>> Filesystem::locate(DirectoryId directory, std:
     }
   }
   if (out.shown != nullptr) {
-    const auto it = files_.find(node_for(out.at, *out.row, *out.shown, nullptr));
+    const auto it = files_.find(node_for(out.at, *out.row, *out.shown));
     if (it != files_.end() && it->second->attached && it->second->at == out.at) out.file = it->second;
   }
   co_return out;
@@ -137,7 +182,8 @@ Task<Result<Found>> Filesystem::found(std::string name, Located located) {
   if (located.shown == nullptr) {
     out.attr = attr_of(*located.file);
     out.valid_ms = kKernelMs;
-    inodes_.remember(located.file->node, located.file->key, located.file->entry.type, located.at, name);
+    const auto& file = *located.file;
+    inodes_.remember(file.node, Place{file.entry.type, file.entry.file_id, located.at, name, EventId{}});
     co_return out;
   }
   std::optional<DirectoryState> state;
@@ -146,9 +192,10 @@ Task<Result<Found>> Filesystem::found(std::string name, Located located) {
     if (!got) co_return pass(std::move(got));
     state = std::move(*got);
   }
-  NodeKey key;
-  const auto node = node_for(located.at, *located.row, *located.shown, &key);
-  inodes_.remember(node, key, located.shown->entry.type, located.at, name);
+  const auto node = node_for(located.at, *located.row, *located.shown);
+  const auto& entry = located.shown->entry;
+  const Digest128 id = entry.type == FileType::kDirectory ? entry.directory_id : entry.file_id;
+  inodes_.remember(node, Place{entry.type, id, located.at, name, located.shown->version.event});
   out.valid_ms = valid_ms(located.row.get());
   if (state) {
     out.attr = attr_of(node, *state);
@@ -236,8 +283,8 @@ Task<Result<Attr>> Filesystem::getattr(std::uint64_t node) {
   if (const auto it = files_.find(node); it != files_.end()) co_return attr_of(*it->second);
   auto inode = inode_of(node);
   if (!inode) co_return pass(std::move(inode));
-  if ((*inode)->key.directory) {
-    const DirectoryId id = (*inode)->key.id;
+  if ((*inode)->directory()) {
+    const DirectoryId id = (*inode)->id;
     auto state = co_await ns_.directory(id, kCacheMs);
     if (!state) co_return pass(std::move(state));
     co_return attr_of(node, *state);

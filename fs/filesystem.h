@@ -79,7 +79,8 @@ struct RenameFlags {
   bool exchange = false;
 };
 
-/// One name of a listing. `found` is filled for listings with attributes; node and type always.
+/// One name of a listing; node and type are always there. `found` is filled for listings with attributes, as far as
+/// they can be had.
 struct Listed {
   std::string name;
   std::uint64_t cookie = 0;  // where a listing goes on after this name
@@ -142,6 +143,13 @@ class Filesystem {
   std::vector<std::string> unpublished() const;
   /// Nodes whose pages the kernel must drop, since the last call.
   std::vector<std::uint64_t> take_stale() { return std::exchange(stale_, {}); }
+  /// A name, by the node id of its directory, that leads elsewhere since an own write.
+  struct StaleName {
+    std::uint64_t parent = 0;
+    std::string name;
+  };
+  /// Names that the kernel must look up anew before the program hears of the write, since the last call.
+  std::vector<StaleName> take_stale_names() { return std::exchange(stale_names_, {}); }
 
  private:
   /// A name, resolved: the row that shows it or would hold it, and what it shows.
@@ -190,18 +198,25 @@ class Filesystem {
   Attr attr_of(const OpenFile& file) const;
   Attr attr_of(std::uint64_t node, const RowState& row, const Shown& shown) const;
   Attr attr_of(std::uint64_t node, const DirectoryState& directory) const;
-  std::uint64_t node_for(const RowId& at, const RowState& row, const Shown& shown, NodeKey* key) const;
+  std::vector<Standing> standing_at(const RowId& at) const;
+  bool taken(std::uint64_t node, const RowId& at, const FileId& file) const;
+  std::vector<std::uint64_t> nodes_of(const RowId& at, const RowState& row) const;
+  std::uint64_t node_for(const RowId& at, const RowState& row, const Shown& shown) const;
   const Shown* shown_of(const RowState& row, const RowId& at, std::uint64_t node, const std::string& name) const;
   Task<Result<Attr>> set_directory(DirectoryId id, std::uint64_t node, Change change);
 
   // filesystem_files.cc
   Task<Result<FilePtr>> file_of(std::uint64_t node, Age age, std::uint32_t thread);
   Result<FilePtr> file_of_handle(std::uint64_t handle);
-  FilePtr add_file(std::uint64_t node, const NodeKey& key, const RowId& at);
+  FilePtr add_file(std::uint64_t node, const RowId& at);
   FilePtr attached_at(const RowId& at, const std::string& name) const;
   void attach(const FilePtr& file, const RowId& at, const std::string& name);
   void detach(const FilePtr& file);
+  void unlist(const FilePtr& file);
+  void drop(const FilePtr& file);
   void drop_if_idle(const FilePtr& file);
+  void renamed_by_version(const FilePtr& file, const std::string& name);
+  void drop_other_pages(const OpenFile& file);
   void rebase(OpenFile& file, const Caller& caller);
   Task<Result<Unit>> refresh(FilePtr file, Age age, std::uint32_t thread);
   Opened open_handle(const FilePtr& file, const OpenFlags& flags);
@@ -231,7 +246,7 @@ class Filesystem {
   Task<Result<Unit>> fill_page(std::uint64_t handle, std::uint64_t cookie);
   void number_page(DirectoryHandle& handle, const DirectoryPage& page, std::uint64_t from);
   Task<Result<Found>> listed(DirectoryId directory, Pending pending);
-  Task<Result<Unit>> fetch_directories(std::vector<Pending> names);
+  Task<Unit> fetch_directories(std::vector<Pending> names);
 
   Client& client_;
   Env& env_;
@@ -245,6 +260,7 @@ class Filesystem {
   std::unordered_map<std::uint64_t, DirectoryHandle> directory_handles_;
   std::uint64_t next_handle_ = 1;
   std::vector<std::uint64_t> stale_;
+  std::vector<StaleName> stale_names_;
 };
 
 }  // namespace kinfs::fs

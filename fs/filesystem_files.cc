@@ -9,10 +9,10 @@ namespace {
 
 constexpr std::int64_t kNever = -1;  // as a greatest age: ask anew
 
-/// Whether a put that ended so may have taken effect.
-bool outcome_unknown(Errc code) {
-  return code == Errc::kTimeout || code == Errc::kCancelled || code == Errc::kUnavailable || code == Errc::kInternal ||
-         code == Errc::kIo;
+/// Whether a put that ended so can never succeed as it is. After any other end it may have taken effect somewhere: it
+/// is repeated as the same event, as another one would make a conflict with it.
+bool refused_for_good(Errc code) {
+  return code == Errc::kInvalid || code == Errc::kTooLarge || code == Errc::kNameTooLong;
 }
 
 /// Keeps a file in the table while a call works on it.
@@ -39,51 +39,78 @@ FilePtr Filesystem::attached_at(const RowId& at, const std::string& name) const 
   return out;
 }
 
-FilePtr Filesystem::add_file(std::uint64_t node, const NodeKey& key, const RowId& at) {
+FilePtr Filesystem::add_file(std::uint64_t node, const RowId& at) {
   auto file = std::make_shared<OpenFile>();
   file->node = node;
-  file->key = key;
   file->at = at;
   files_[node] = file;
   attached_.emplace(at, file);
   return file;
 }
 
-void Filesystem::detach(const FilePtr& file) {
-  file->attached = false;
+void Filesystem::unlist(const FilePtr& file) {
   for (auto [it, end] = attached_.equal_range(file->at); it != end; ++it) {
     if (it->second != file) continue;
     attached_.erase(it);
-    break;
+    return;
   }
+}
+
+/// Its name is gone: handles alone know it from now on.
+void Filesystem::detach(const FilePtr& file) {
+  file->attached = false;
+  unlist(file);
+  inodes_.unbind(file->node);
   drop_if_idle(file);
 }
 
 void Filesystem::attach(const FilePtr& file, const RowId& at, const std::string& name) {
-  for (auto [it, end] = attached_.equal_range(file->at); it != end; ++it) {
-    if (it->second != file) continue;
-    attached_.erase(it);
-    break;
-  }
+  unlist(file);
   file->at = at;
   file->name = name;
   attached_.emplace(at, file);
 }
 
+/// An own version turned out to be shown under another name than it was written under.
+void Filesystem::renamed_by_version(const FilePtr& file, const std::string& name) {
+  if (name == file->name) return;
+  stale_names_.push_back({inodes_.node_of(file->at.directory), file->name});
+  file->name = name;
+  if (auto* inode = inodes_.find(file->node); inode != nullptr) inode->name = name;
+}
+
 void Filesystem::drop_if_idle(const FilePtr& file) {
-  if (file->handles != 0 || file->publishing || file->unpublished()) return;
+  if (file->handles == 0 && !file->publishing && !file->unpublished()) drop(file);
+}
+
+void Filesystem::drop(const FilePtr& file) {
   const auto it = files_.find(file->node);
   if (it == files_.end() || it->second != file) return;
   const FilePtr keep = file;
   files_.erase(it);
-  if (keep->attached) detach(keep);
+  if (!keep->attached) return;
+  keep->attached = false;
+  unlist(keep);
+  if (auto* inode = inodes_.find(keep->node); inode != nullptr && inode->bound && keep->shown) {
+    inode->event = keep->shown->version.event;
+    inode->id = keep->entry.file_id;
+  }
+}
+
+/// The kernel's pages are of another version than the one that `file` stands on now.
+void Filesystem::drop_other_pages(const OpenFile& file) {
+  auto* inode = inodes_.find(file.node);
+  if (inode == nullptr || inode->cached == EventId{}) return;
+  if (file.shown && inode->cached == file.shown->version.event) return;
+  inode->cached = EventId{};
+  stale_.push_back(file.node);
 }
 
 Task<Result<FilePtr>> Filesystem::file_of(std::uint64_t node, Age age, std::uint32_t thread) {
   if (const auto it = files_.find(node); it != files_.end()) co_return it->second;
   auto inode = inode_of(node);
   if (!inode) co_return pass(std::move(inode));
-  if ((*inode)->key.directory) co_return fail(Errc::kIsDirectory, (*inode)->name + " is a directory");
+  if ((*inode)->directory()) co_return fail(Errc::kIsDirectory, (*inode)->name + " is a directory");
   const RowId at = (*inode)->at;
   const std::string name = (*inode)->name;
   auto row = co_await row_of_age(at, age, thread);
@@ -91,9 +118,7 @@ Task<Result<FilePtr>> Filesystem::file_of(std::uint64_t node, Age age, std::uint
   if (const auto it = files_.find(node); it != files_.end()) co_return it->second;
   const auto* shown = shown_of(**row, at, node, name);
   if (shown == nullptr) co_return fail(Errc::kNotFound, name + " is no longer there");
-  NodeKey key;
-  node_for(at, **row, *shown, &key);
-  auto file = add_file(node, key, at);
+  auto file = add_file(node, at);
   adopt(*file, client_, blocks_, volume_, *row, *shown);
   co_return file;
 }
@@ -205,8 +230,8 @@ Task<Result<Unit>> Filesystem::truncate(FilePtr file, std::uint64_t size) {
 }
 
 Task<Result<Attr>> Filesystem::setattr(std::uint64_t node, Change change, std::uint64_t handle, Caller caller) {
-  if (auto* inode = inodes_.find(node); inode != nullptr && inode->key.directory) {
-    co_return co_await set_directory(DirectoryId(inode->key.id), node, std::move(change));
+  if (auto* inode = inodes_.find(node); inode != nullptr && inode->directory()) {
+    co_return co_await set_directory(DirectoryId(inode->id), node, std::move(change));
   }
   const bool known = files_.contains(node);
   auto loaded = co_await file_of(node, Age::kToChange, caller.thread);
@@ -215,6 +240,7 @@ Task<Result<Attr>> Filesystem::setattr(std::uint64_t node, Change change, std::u
   auto use = std::make_unique<Use>(file);
   Result<Unit> done = Unit{};
   if (known && handle == 0) done = co_await refresh(file, Age::kToChange, caller.thread);
+  drop_other_pages(*file);
   const bool was_clean = !file->unpublished();
   if (done && change.size) {
     if (file->entry.type != FileType::kRegular) {
@@ -237,7 +263,7 @@ Task<Result<Attr>> Filesystem::setattr(std::uint64_t node, Change change, std::u
   const auto attr = attr_of(*file);
   use.reset();
   if (!done && file->handles == 0 && was_clean) {
-    detach(file);  // the caller is told, so nothing goes on trying
+    drop(file);  // the caller is told, so nothing goes on trying
   } else {
     drop_if_idle(file);
   }
@@ -279,19 +305,7 @@ Task<Result<Unit>> Filesystem::fsync(std::uint64_t handle) {
 Task<Result<Unit>> Filesystem::fsync_directory(std::uint64_t node) {
   auto directory = directory_of(node);
   if (!directory) co_return pass(std::move(directory));
-  const DirectoryId id = *directory;
-  auto state = co_await ns_.directory(id, kCacheMs);
-  if (!state) co_return pass(std::move(state));
-  // A put that changes nothing, of the same partition: synced with all that its replicas took before.
-  auto same = std::make_shared<RowState>();
-  same->row = state->row;
-  std::vector<RowPut> rows;
-  rows.push_back(ns_.row_put(same, "", std::vector<Dot>(), std::nullopt));
-  PutOptions options;
-  options.sync = true;
-  auto done = co_await client_.put(volume_, partition_key(id), std::move(rows), options);
-  if (!done) co_return pass(std::move(done));
-  co_return Unit{};
+  co_return co_await ns_.sync(*directory);
 }
 
 void Filesystem::release(std::uint64_t handle) {
@@ -368,6 +382,7 @@ Task<Result<Unit>> Filesystem::put_file(FilePtr file, bool sync) {
       file->entry.size = entry.size;
       file->entry.content = entry.content;
       file->entry.root = entry.root;
+      file->entry.blocks_synced = entry.blocks_synced;
     }
   }
   if (!file->base) {
@@ -375,8 +390,11 @@ Task<Result<Unit>> Filesystem::put_file(FilePtr file, bool sync) {
     if (!row) co_return pass(std::move(row));
     file->base = *row;
     file->dots.clear();
-    for (const auto& v : (*row)->row.versions) {
-      if (file->shown && v.event == file->shown->version.event) file->dots.push_back(v.dot);
+    const auto* now = file->shown ? shown_with(**row, file->shown->version.event) : nullptr;
+    if (now != nullptr) {
+      file->shown = *now;
+      file->dots = superseded_by_write((*row)->view, now);
+      renamed_by_version(file, now->name);
     }
   }
   const auto* shown = file->shown ? &*file->shown : nullptr;
@@ -393,7 +411,7 @@ Task<Result<Unit>> Filesystem::put_pending(FilePtr file, bool sync) {
   rows.push_back(*file->pending);
   auto done = co_await ns_.put(file->at.directory, std::move(rows), sync);
   if (!done) {
-    if (!outcome_unknown(done.error().code)) file->pending.reset();
+    if (refused_for_good(done.error().code)) file->pending.reset();
     co_return pass(std::move(done));
   }
   auto version = std::move(file->pending->add.front());
@@ -407,30 +425,27 @@ Task<Result<Unit>> Filesystem::put_pending(FilePtr file, bool sync) {
 
 /// `version` of `entry` has been put; `state` is what its row shows since, null when that is not known.
 void Filesystem::published(const FilePtr& file, const RowPtr& state, const Entry& entry, const Version& version) {
-  if (auto* inode = inodes_.find(file->node); inode != nullptr) inode->cached = version.event;
-  file->base = state;
-  const Shown* now = nullptr;
-  if (state) {
-    for (const auto& shown : state->view.names) {
-      const bool here = std::any_of(shown.dots.begin(), shown.dots.end(), [&](const Dot& dot) {
-        const auto* v = state->row.find(dot);
-        return v != nullptr && v->event == version.event;
-      });
-      if (here) now = &shown;
-    }
+  // The kernel's pages are of the new version if they were of the one that it was made from.
+  const auto before = file->shown ? file->shown->version.event : EventId{};
+  if (auto* inode = inodes_.find(file->node); inode != nullptr && inode->cached != version.event) {
+    inode->cached = inode->cached == before ? version.event : EventId{};
   }
-  if (now != nullptr) {
+  file->base = state;
+  if (const auto* now = state ? shown_with(*state, version.event) : nullptr; now != nullptr) {
     file->shown = *now;
     file->dots = superseded_by_write(state->view, now);
-    if (now->name != file->name) attach(file, file->at, now->name);
+    renamed_by_version(file, now->name);
     return;
   }
-  // Versions that are not known here live beside it, or one that is has superseded it already.
+  // Versions that are not known here live beside it, or one that is has superseded it already: whether the name shows
+  // this one is to be seen.
+  stale_names_.push_back({inodes_.node_of(file->at.directory), file->name});
   file->base = nullptr;
   if (!file->shown) file->shown.emplace();
   file->shown->name = file->name;
   file->shown->entry = entry;
   file->shown->version = version;
+  file->shown->branch = entry.branch ? *entry.branch : Branch{version.event, version.hlc, version.host, {}};
   file->shown->dots.clear();
   file->dots.clear();
 }

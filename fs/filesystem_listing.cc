@@ -171,21 +171,23 @@ Task<Result<std::vector<Listed>>> Filesystem::readdir(std::uint64_t number, std:
     cookie = it->second.page_to;  // nothing but removed names, or no room
     if (used + reply_bytes(std::string(kMaxNameBytes, 'x'), with_attributes) > size && !out.empty()) break;
   }
-  if (with_attributes) {
-    auto ready = co_await fetch_directories(names);
-    if (!ready && out.empty()) co_return pass(std::move(ready));
-  }
+  if (with_attributes) co_await fetch_directories(names);
   for (auto& name : names) {
     Listed listed_name{name.name, name.cookie, 0, FileType::kRegular, std::nullopt};
+    std::optional<Found> attributes;
     if (with_attributes) {
       auto found = co_await listed(directory, name);
-      if (!found) continue;
-      listed_name.node = found->attr.node;
-      listed_name.type = found->attr.type;
-      listed_name.found = std::move(*found);
+      if (!found && found.error().code == Errc::kNotFound) continue;
+      if (found) attributes = std::move(*found);
+    }
+    // A directory whose own row cannot be had now is listed all the same: who looks at it is told.
+    if (attributes) {
+      listed_name.node = attributes->attr.node;
+      listed_name.type = attributes->attr.type;
+      listed_name.found = std::move(attributes);
     } else if (name.row) {
       const auto* shown = name.row->view.find(name.shown);
-      listed_name.node = node_for(name.at, *name.row, *shown, nullptr);
+      listed_name.node = node_for(name.at, *name.row, *shown);
       listed_name.type = shown->entry.type;
     } else {
       listed_name.node = name.only_here;
@@ -195,8 +197,8 @@ Task<Result<std::vector<Listed>>> Filesystem::readdir(std::uint64_t number, std:
   co_return out;
 }
 
-/// The own rows of the directories among `names`, in parallel.
-Task<Result<Unit>> Filesystem::fetch_directories(std::vector<Pending> names) {
+/// The own rows of the directories among `names`, in parallel, as far as they can be had.
+Task<Unit> Filesystem::fetch_directories(std::vector<Pending> names) {
   std::vector<Task<Result<DirectoryState>>> tasks;
   for (const auto& name : names) {
     if (!name.row) continue;
@@ -205,10 +207,7 @@ Task<Result<Unit>> Filesystem::fetch_directories(std::vector<Pending> names) {
       tasks.push_back(ns_.directory(shown->entry.directory_id, kCacheMs));
     }
   }
-  auto states = co_await when_all(std::move(tasks));
-  for (auto& state : states) {
-    if (!state) co_return pass(std::move(state));
-  }
+  co_await when_all(std::move(tasks));
   co_return Unit{};
 }
 

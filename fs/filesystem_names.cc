@@ -137,9 +137,10 @@ Task<Result<Created>> Filesystem::create(std::uint64_t parent, std::string name,
   entry.gid = group_for(in, caller, nullptr);
   entry.mtime_ns = env_.wall_ns();
   entry.file_id = file_id(client_.next_event());
-  const NodeKey key{false, entry.file_id, std::nullopt};
   const RowId at{in, name};
-  const auto file = add_file(inodes_.node_of(key), key, at);
+  const auto number = InodeTable::free_number(node_id(entry.file_id, nullptr),
+                                              [&](std::uint64_t node) { return taken(node, at, entry.file_id); });
+  const auto file = add_file(number, at);
   file->name = name;
   file->base = located->row;
   file->dots = superseded_by_write(located->row->view, nullptr);
@@ -213,10 +214,12 @@ Task<Result<Unit>> Filesystem::remove(DirectoryId directory, std::string name, b
     ns_.forget_directory(id);
   }
   if (located->shown != nullptr) {
+    const auto node = node_for(located->at, *located->row, *located->shown);
     std::vector<RowPut> rows;
     rows.push_back(removal(*located, std::nullopt));
     auto done = co_await ns_.put(directory, std::move(rows), false);
     if (!done) co_return pass(std::move(done));
+    if (type != FileType::kDirectory) inodes_.unbind(node);
   }
   if (located->file) detach(located->file);
   co_return Unit{};
@@ -386,6 +389,7 @@ Task<Result<Entry>> Filesystem::entry_of_its_own(Entry entry, FileId id) {
   FileContent source(client_, blocks_, volume_, entry);
   entry.file_id = id;
   entry.root.reset();
+  entry.blocks_synced = false;
   entry.size = 0;
   FileContent copy(client_, blocks_, volume_, entry);
   for (std::uint64_t at = 0; at < source.size();) {
@@ -404,14 +408,19 @@ Task<Result<Entry>> Filesystem::entry_of_its_own(Entry entry, FileId id) {
 
 /// The tables after a move: what was replaced lives on for its handles alone, what was moved lives at the new name.
 void Filesystem::moved(const Names& names, const RowPtr& state, const Version& version, const Entry& entry) {
-  if (names.to.file && names.to.file != names.from.file) detach(names.to.file);
   const bool is_directory = entry.type == FileType::kDirectory;
-  const auto node = is_directory ? inodes_.node_of(key_of_directory(entry.directory_id))
-                                 : node_for(names.from.at, *names.from.row, *names.from.shown, nullptr);
-  if (auto* inode = inodes_.find(node); inode != nullptr) {
-    inode->at = names.to.at;
-    inode->name = names.new_name;
-    if (!is_directory && inode->cached == names.from.shown->version.event) inode->cached = version.event;
+  const auto node = node_for(names.from.at, *names.from.row, *names.from.shown);
+  const auto replaced = names.to.shown != nullptr && names.to.shown->entry.type != FileType::kDirectory
+                            ? node_for(names.to.at, *names.to.row, *names.to.shown)
+                            : node;
+  if (names.to.file && names.to.file != names.from.file) detach(names.to.file);
+  if (replaced != node) inodes_.unbind(replaced);
+  const Digest128 id = is_directory ? entry.directory_id : entry.file_id;
+  inodes_.move(node, Place{entry.type, id, names.to.at, names.new_name, version.event});
+  if (auto* inode = inodes_.find(node); inode != nullptr && inode->cached != EventId{}) {
+    const bool same = inode->cached == names.from.shown->version.event;
+    inode->cached = same ? version.event : EventId{};
+    if (!same) stale_.push_back(node);
   }
   const FilePtr file = names.from.file;
   if (!file) return;

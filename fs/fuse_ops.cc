@@ -5,13 +5,16 @@
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <linux/fs.h>
+#include <linux/fuse.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <iterator>
 #include <unordered_map>
 
 #include "fs/entry.h"
@@ -144,6 +147,7 @@ struct FuseServer::Impl {
   std::array<std::uint64_t, kKinds> counts{};
   std::unordered_map<std::uint64_t, fuse_req_t> interruptible;  // requests that an interrupt may end early
   std::atomic<std::uint64_t> next_ticket{1};
+  std::vector<Filesystem::StaleName> names_to_drop;  // for the notifying thread
 };
 
 namespace {
@@ -152,6 +156,21 @@ using Server = FuseServer::Impl;
 
 Server& server_of(fuse_req_t req) { return *static_cast<Server*>(fuse_req_userdata(req)); }
 
+/// Before a program hears of a write that made a name lead elsewhere, the kernel must not use what it has cached of it.
+/// Waiting for inval_entry here could deadlock (it waits for the directory's lock, which a create in flight holds); one
+/// step of the epoch has the kernel check each cached name once more, and waits for nothing. Kernels before 6.16 refuse
+/// it: there the notifying thread drops the names a moment later.
+void drop_stale_names(Server& server) {
+  auto names = server.filesystem.take_stale_names();
+  if (names.empty()) return;
+  constexpr std::int32_t kIncEpoch = 8;  // FUSE_NOTIFY_INC_EPOCH, which older headers lack
+  fuse_out_header message{};
+  message.len = sizeof message;
+  message.error = kIncEpoch;
+  if (::write(fuse_session_fd(server.session), &message, sizeof message) == sizeof message) return;
+  std::move(names.begin(), names.end(), std::back_inserter(server.names_to_drop));
+}
+
 /// Starts `call` inside the strand; `reply` gets what it returns.
 template <class Call, class Reply>
 void run(fuse_req_t req, Kind kind, About about, Call call, Reply reply) {
@@ -159,6 +178,7 @@ void run(fuse_req_t req, Kind kind, About about, Call call, Reply reply) {
   const std::lock_guard lock(server.strand);
   ++server.counts[kind];
   spawn(call(server.filesystem), [&server, req, about, reply](auto&& result) {
+    drop_stale_names(server);
     if (result) {
       reply(server, req, std::move(*result));
     } else {
@@ -188,6 +208,7 @@ void run_interruptible(fuse_req_t req, Kind kind, About about, Call call, Reply 
   const std::lock_guard lock(server.strand);
   ++server.counts[kind];
   spawn(call(server.filesystem), [&server, req, about, reply, ticket](auto&& result) {
+    drop_stale_names(server);
     if (server.interruptible.erase(ticket) == 0) return;  // answered
     if (result) {
       reply(server, req, std::move(*result));
@@ -398,6 +419,7 @@ void op_opendir(fuse_req_t req, fuse_ino_t node, fuse_file_info* fi) {
 void reply_names(Server& server, fuse_req_t req, const std::vector<Listed>& names, std::size_t size, bool plus) {
   std::vector<char> buffer(size);
   std::size_t used = 0;
+  std::size_t taken = 0;
   bool full = false;
   for (const auto& name : names) {
     std::size_t length = 0;
@@ -417,11 +439,12 @@ void reply_names(Server& server, fuse_req_t req, const std::vector<Listed>& name
     }
     full = full || used + length > size;
     if (!full) used += length;
+    if (!full) ++taken;
     if (full && name.found) server.filesystem.forget(name.found->attr.node, 1);
   }
   if (fuse_reply_buf(req, buffer.data(), used) == 0) return;
-  for (const auto& name : names) {
-    if (name.found) server.filesystem.forget(name.found->attr.node, 1);
+  for (std::size_t i = 0; i < taken; ++i) {
+    if (names[i].found) server.filesystem.forget(names[i].found->attr.node, 1);
   }
 }
 
@@ -569,6 +592,15 @@ void FuseServer::unmount() {
 
 void FuseServer::invalidate(const std::vector<std::uint64_t>& nodes) {
   for (const auto node : nodes) fuse_lowlevel_notify_inval_inode(impl_->session, node, 0, 0);
+  std::vector<Filesystem::StaleName> names;
+  {
+    const std::lock_guard lock(impl_->strand);
+    drop_stale_names(*impl_);
+    names = std::exchange(impl_->names_to_drop, {});
+  }
+  for (const auto& name : names) {
+    fuse_lowlevel_notify_inval_entry(impl_->session, name.parent, name.name.data(), name.name.size());
+  }
 }
 
 std::vector<std::pair<std::string, std::uint64_t>> FuseServer::counters() const {

@@ -1,55 +1,79 @@
 // Node ids, and what each of them stands for.
 //
+// A directory's number follows from its id. A file's follows from the file's id where it can, and otherwise from its
+// branch; but once the kernel knows a number, it goes on standing for the same line of versions, whatever else
+// appears beside it or under its name: programs, handles and cached names hold on to the number. Two names that can be
+// seen never share one.
+//
 // Invariants:
-//  - a node id follows from the file (keys.h): a process that takes a mount over computes the same ones;
-//  - where two files have the number in common, the one that is looked up later gets the next free one;
 //  - an inode is here exactly while the kernel counts lookups for it (the root for ever): only forget() removes it, so
-//    the table is as large as the kernel's own.
+//    the table is as large as the kernel's own. A process that takes a mount over takes the table along;
+//  - a number is never given to another file while it is here; what was removed or replaced is unbound, and stands for
+//    nothing but its handles.
 //
 // Threading: inside the strand. Pointers are good until the next call of forget().
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <functional>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "fs/entry.h"
 #include "fs/namespace.h"
 
 namespace kinfs::fs {
 
-/// What tells files apart: the directory's id, or the file's with the first event of a diverged branch.
-struct NodeKey {
-  bool directory = false;
-  Digest128 id{};
-  std::optional<EventId> branch;
-  bool operator==(const NodeKey&) const = default;
-};
-
-/// Of one of the names of a row.
-NodeKey key_of(const View& view, const Shown& shown);
-NodeKey key_of_directory(const DirectoryId& id);
-
-struct Inode {
-  std::uint64_t node = 0;
-  NodeKey key;
+/// What a node stands for: a file or directory, and where this mount last saw it.
+struct Place {
   FileType type = FileType::kRegular;
-  RowId at;          // the row that holds it, by what was looked up or moved last
+  Digest128 id{};    // the directory's, or the file's
+  RowId at;          // the row that holds it
   std::string name;  // under which that row showed it: the row's name, or a sibling's
-  std::uint64_t lookups = 0;
-  EventId cached;  // the version whose bytes the kernel may hold
+  EventId event{};   // of files: the version that it stood for last
 };
+
+struct Inode : Place {
+  std::uint64_t node = 0;
+  bool bound = true;
+  std::uint64_t lookups = 0;
+  EventId cached{};  // the version whose bytes the kernel may hold; zero: none that it may keep
+  bool directory() const { return type == FileType::kDirectory; }
+};
+
+/// A candidate for one of the names of a row.
+struct Standing {
+  std::uint64_t node = 0;
+  FileId file{};
+  EventId event{};
+  EventId pending{};  // of a put whose outcome is not known
+  std::string name;
+};
+
+/// For each name of `state`, the node that stands for it; 0 where none does. A node stands for the version that it
+/// stood for before or, failing that, for one that was made from it: of several, the one under the same name.
+std::vector<std::uint64_t> match(const RowState& state, const std::vector<Standing>& standing);
 
 class InodeTable {
  public:
   InodeTable();
 
-  /// The node id of `key`, whether it is in the table or not.
-  std::uint64_t node_of(const NodeKey& key) const;
-  /// The same, entered into the table under `node`, with one lookup more.
-  Inode& remember(std::uint64_t node, const NodeKey& key, FileType type, const RowId& at, const std::string& name);
+  /// The number of a directory, whether it is in the table or not.
+  std::uint64_t node_of(const DirectoryId& directory) const;
+  /// The first number from `first` on for which `taken` says no.
+  static std::uint64_t free_number(std::uint64_t first, const std::function<bool(std::uint64_t)>& taken);
+
+  /// Enters `node`, or moves it, and counts one lookup more.
+  Inode& remember(std::uint64_t node, const Place& place);
+  /// The same without a lookup, when `node` is here.
+  void move(std::uint64_t node, const Place& place);
+  /// What `node` stood for is gone: the number stays taken until the kernel forgets it.
+  void unbind(std::uint64_t node);
   Inode* find(std::uint64_t node);
+  const Inode* find(std::uint64_t node) const;
+  /// The bound inodes of files at a row.
+  std::vector<const Inode*> files_at(const RowId& at) const;
   void forget(std::uint64_t node, std::uint64_t lookups);
   std::size_t size() const { return inodes_.size(); }
 
@@ -59,7 +83,11 @@ class InodeTable {
   std::uint64_t parent_of(const DirectoryId& directory) const;
 
  private:
+  void index(const Inode& inode);
+  void unindex(const Inode& inode);
+
   std::unordered_map<std::uint64_t, Inode> inodes_;
+  std::unordered_multimap<std::size_t, std::uint64_t> rows_;  // by the hash of the row
 };
 
 }  // namespace kinfs::fs

@@ -16,6 +16,9 @@ constexpr std::size_t kMaxDirectories = 50'000;
 constexpr std::size_t kMaxOpensOfRow = 8;
 constexpr std::size_t kMaxRowsWithOpens = 1024;
 constexpr std::size_t kRowOverhead = 512;
+constexpr std::size_t kMaxUnsyncedNames = 4096;  // of one directory
+constexpr std::size_t kMaxUnsyncedDirectories = 20'000;
+constexpr std::size_t kRowsToFetch = 16;  // beyond that a scan is cheaper
 
 std::size_t bytes_of(const RowState& state) {
   std::size_t bytes = kRowOverhead;
@@ -29,11 +32,11 @@ bool contains(const std::vector<Dot>& dots, const Dot& dot) {
 
 }  // namespace
 
-std::size_t Namespace::RowHash::operator()(const RowId& id) const {
+std::size_t RowHash::operator()(const RowId& id) const {
   return DirectoryHash()(id.directory) ^ std::hash<std::string>()(id.name);
 }
 
-std::size_t Namespace::DirectoryHash::operator()(const DirectoryId& id) const {
+std::size_t DirectoryHash::operator()(const DirectoryId& id) const {
   std::size_t out = 0;
   std::memcpy(&out, id.data(), sizeof out);
   return out;
@@ -103,7 +106,9 @@ Task<Result<DirectoryPage>> Namespace::scan(DirectoryId id, Bytes from, std::int
     page.rows.emplace_back(name, store(row_id, std::move(row), sent_ms, got->degraded, false, 0));
   }
   store_directory(id, std::move(own), got->stat, sent_ms);
-  if (const auto it = directories_.find(id); it != directories_.end() && page.complete && !got->degraded) {
+  const auto it = directories_.find(id);
+  if (it != directories_.end() && got->degraded) it->second.gap_ms = env_.mono_ms();
+  if (it != directories_.end() && page.complete && listing_ms > it->second.gap_ms) {
     it->second.complete_ms = std::max(listing_ms, it->second.complete_ms.value_or(listing_ms));
     it->second.made_here = false;
   }
@@ -114,6 +119,11 @@ Task<Result<DirectoryPage>> Namespace::scan(DirectoryId id, Bytes from, std::int
 const DirectoryState* Namespace::known(const DirectoryId& id) const {
   const auto it = directories_.find(id);
   return it == directories_.end() ? nullptr : &it->second;
+}
+
+const RowState* Namespace::known(const RowId& id) const {
+  const auto it = rows_.find(id);
+  return it == rows_.end() ? nullptr : it->second.get();
 }
 
 RowPtr Namespace::store(const RowId& id, Row row, std::int64_t fetched_ms, bool degraded, bool own_put,
@@ -163,7 +173,10 @@ void Namespace::forget_row(const RowId& id) {
   if (it == rows_.end()) return;
   bytes_ -= bytes_of(*it->second);
   rows_.erase(it);
-  if (const auto d = directories_.find(id.directory); d != directories_.end()) d->second.complete_ms.reset();
+  if (const auto d = directories_.find(id.directory); d != directories_.end()) {
+    d->second.complete_ms.reset();
+    d->second.gap_ms = env_.mono_ms();
+  }
 }
 
 void Namespace::forget_directory(const DirectoryId& id) { directories_.erase(id); }
@@ -235,7 +248,7 @@ Task<Result<std::vector<RowPtr>>> Namespace::put(DirectoryId id, std::vector<Row
   }
   std::vector<RowPtr> states;
   for (std::size_t i = 0; i < rows.size(); ++i) states.push_back(after_put(id, rows[i], done->rows.at(i), sent_ms));
-  own_change(id, rows);
+  own_change(id, rows, sync);
   co_return states;
 }
 
@@ -266,7 +279,8 @@ RowPtr Namespace::after_put(const DirectoryId& id, const RowPut& put, const PutR
   return store(row_id, std::move(row), sent_ms, false, true, 0);
 }
 
-void Namespace::own_change(const DirectoryId& id, const std::vector<RowPut>& rows) {
+void Namespace::own_change(const DirectoryId& id, const std::vector<RowPut>& rows, bool sync) {
+  for (const auto& row : rows) note_synced(id, std::string(name_of(row.sort_key)), sync);
   const auto it = directories_.find(id);
   if (it == directories_.end()) return;
   for (const auto& row : rows) {
@@ -274,6 +288,86 @@ void Namespace::own_change(const DirectoryId& id, const std::vector<RowPut>& row
       it->second.stat = std::max(it->second.stat, PartitionStat{v.hlc, v.time_ns});
     }
   }
+}
+
+void Namespace::note_synced(const DirectoryId& id, const std::string& name, bool sync) {
+  if (sync) {
+    const auto it = unsynced_.find(id);
+    if (it == unsynced_.end()) return;
+    it->second.names.erase(name);
+    if (it->second.names.empty() && !it->second.all) unsynced_.erase(it);
+    return;
+  }
+  if (unsynced_.size() >= kMaxUnsyncedDirectories && !unsynced_.contains(id)) {
+    unsynced_.clear();
+    unsynced_forgotten_ = true;
+  }
+  auto& unsynced = unsynced_[id];
+  if (unsynced.all) return;
+  unsynced.names.insert(name);
+  if (unsynced.names.size() <= kMaxUnsyncedNames) return;
+  unsynced.all = true;
+  unsynced.names.clear();
+}
+
+/// Rows as they are, once more: that changes nothing, and is answered when W replicas have them on disk.
+Task<Result<Unit>> Namespace::put_again(DirectoryId id, std::vector<RowPut> rows) {
+  if (rows.empty()) co_return Unit{};
+  PutOptions options;
+  options.sync = true;
+  auto done = co_await client_.put(volume_, partition_key(id), std::move(rows), options);
+  if (!done) co_return pass(std::move(done));
+  co_return Unit{};
+}
+
+Task<Result<Unit>> Namespace::sync_all(DirectoryId id) {
+  auto own = co_await directory(id, kAnew);
+  if (!own) co_return pass(std::move(own));
+  std::vector<RowPut> rows;
+  rows.push_back(RowPut{Bytes(), own->row, {}, {}});
+  Bytes from;
+  for (bool more = true; more;) {
+    auto page = co_await scan(id, std::move(from), 0);
+    if (!page) co_return pass(std::move(page));
+    for (const auto& [name, state] : page->rows) rows.push_back(row_put(state, name, {}, std::nullopt));
+    auto put = co_await put_again(id, std::exchange(rows, {}));
+    if (!put) co_return pass(std::move(put));
+    more = !page->complete;
+    from = std::move(page->next);
+  }
+  co_return Unit{};
+}
+
+Task<Result<Unit>> Namespace::sync(DirectoryId id) {
+  const auto it = unsynced_.find(id);
+  if (it == unsynced_.end() && !unsynced_forgotten_) co_return Unit{};
+  if (it == unsynced_.end()) co_return co_await sync_all(id);
+  const Unsynced todo = std::exchange(it->second, {});
+  unsynced_.erase(it);
+  Result<Unit> done = Unit{};
+  if (todo.all || todo.names.size() > kRowsToFetch) {
+    done = co_await sync_all(id);
+  } else {
+    std::vector<RowPut> rows;
+    for (const auto& name : todo.names) {
+      if (!done) break;
+      if (name.empty()) {
+        auto own = co_await directory(id, kCacheMs);
+        if (own) rows.push_back(RowPut{Bytes(), own->row, {}, {}});
+        if (!own) done = pass(std::move(own));
+        continue;
+      }
+      RowId row_id{id, name};
+      auto state = co_await row(std::move(row_id), kCacheMs);
+      if (state) rows.push_back(row_put(*state, name, {}, std::nullopt));
+      if (!state) done = pass(std::move(state));
+    }
+    if (done) done = co_await put_again(id, std::move(rows));
+  }
+  if (done) co_return done;
+  for (const auto& name : todo.names) note_synced(id, name, false);
+  if (todo.all) unsynced_[id].all = true;
+  co_return done;
 }
 
 Task<Result<Unit>> Namespace::put_directory(DirectoryId id, Row base, DirectoryAttributes attributes, Version version,
@@ -290,6 +384,7 @@ Task<Result<Unit>> Namespace::put_directory(DirectoryId id, Row base, DirectoryA
     forget_directory(id);
     co_return pass(std::move(done));
   }
+  note_synced(id, "", false);
   const auto& result = done->rows.at(0);
   const bool alone = result.live.size() == 1 && result.live == result.added;
   if (!alone) {

@@ -16,6 +16,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -55,6 +56,13 @@ struct RowId {
   auto operator<=>(const RowId&) const = default;
 };
 
+struct DirectoryHash {
+  std::size_t operator()(const DirectoryId& id) const;
+};
+struct RowHash {
+  std::size_t operator()(const RowId& id) const;
+};
+
 struct RowState {
   Row row;
   View view;
@@ -76,6 +84,7 @@ struct DirectoryState {
   std::int64_t fetched_ms = 0;
   std::optional<std::int64_t> complete_ms;  // since when all rows of the directory are in the cache
   bool made_here = false;                   // complete because this mount has just made it
+  std::int64_t gap_ms = 0;                  // when a pass over it last missed something: a row of it was forgotten
   std::int64_t mtime_ns() const {
     return attributes.mtime_set >= stat.last_hlc ? attributes.mtime_ns : stat.last_time_ns;
   }
@@ -106,6 +115,7 @@ class Namespace {
   Task<Result<DirectoryPage>> scan(DirectoryId id, Bytes from, std::int64_t listing_ms);
   /// What is cached, of any age that is still kept; null when nothing is.
   const DirectoryState* known(const DirectoryId& id) const;
+  const RowState* known(const RowId& id) const;
   std::int64_t age_ms(std::int64_t fetched_ms) const { return env_.mono_ms() - fetched_ms; }
 
   // --- writing ---
@@ -118,6 +128,8 @@ class Namespace {
   /// One batch. The states that the rows have now, in the order of `rows`; null for one that must be fetched anew,
   /// because versions live there that are not known here.
   Task<Result<std::vector<RowPtr>>> put(DirectoryId id, std::vector<RowPut> rows, bool sync);
+  /// All that this mount has put into the directory without fsync is on disk at W when this returns.
+  Task<Result<Unit>> sync(DirectoryId id);
   /// Changes a directory's own row; `made` when this mount has just made it and so knows that it is empty.
   Task<Result<Unit>> put_directory(DirectoryId id, Row base, DirectoryAttributes attributes, Version version,
                                    bool made);
@@ -159,12 +171,6 @@ class Namespace {
   void tick();
 
  private:
-  struct RowHash {
-    std::size_t operator()(const RowId& id) const;
-  };
-  struct DirectoryHash {
-    std::size_t operator()(const DirectoryId& id) const;
-  };
   struct Open {
     std::uint32_t thread = 0;
     std::int64_t at_ms = 0;
@@ -177,7 +183,10 @@ class Namespace {
   void store_directory(const DirectoryId& id, std::optional<Row> row, const PartitionStat& stat,
                        std::int64_t fetched_ms);
   RowPtr after_put(const DirectoryId& id, const RowPut& put, const PutRowResult& result, std::int64_t sent_ms);
-  void own_change(const DirectoryId& id, const std::vector<RowPut>& rows);
+  void own_change(const DirectoryId& id, const std::vector<RowPut>& rows, bool sync);
+  void note_synced(const DirectoryId& id, const std::string& name, bool sync);
+  Task<Result<Unit>> put_again(DirectoryId id, std::vector<RowPut> rows);
+  Task<Result<Unit>> sync_all(DirectoryId id);
   void make_room();
 
   Client& client_;
@@ -187,6 +196,13 @@ class Namespace {
   std::deque<std::pair<RowId, std::int64_t>> order_;  // as they were stored, with the state's fetched_ms
   std::size_t bytes_ = 0;                             // of the rows' values
   std::unordered_map<DirectoryId, DirectoryState, DirectoryHash> directories_;
+  /// Own puts that were not synced: names, or, beyond kMaxUnsyncedNames of a directory, all of them.
+  struct Unsynced {
+    std::set<std::string> names;
+    bool all = false;
+  };
+  std::unordered_map<DirectoryId, Unsynced, DirectoryHash> unsynced_;
+  bool unsynced_forgotten_ = false;  // there were more than fit: what is not listed may be unsynced too
   std::unordered_map<RowId, std::shared_ptr<AsyncMutex>, RowHash> locks_;
   std::map<RowId, std::deque<Open>> opens_;
   std::deque<RowId> opens_order_;

@@ -11,6 +11,16 @@ void OpenFile::touch(std::int64_t mono_ms, std::int64_t wall_ns) {
   ctime_ns = wall_ns;
 }
 
+const Shown* shown_with(const RowState& state, const EventId& event) {
+  for (const auto& shown : state.view.names) {
+    for (const auto& dot : shown.dots) {
+      const auto* version = state.row.find(dot);
+      if (version != nullptr && version->event == event) return &shown;
+    }
+  }
+  return nullptr;
+}
+
 void adopt(OpenFile& file, Client& client, BlockCache& cache, VolumeId volume, const RowPtr& state,
            const Shown& shown) {
   const bool same_bytes = file.content && file.shown && file.shown->version.event == shown.version.event;

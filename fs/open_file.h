@@ -29,7 +29,6 @@ namespace kinfs::fs {
 
 struct OpenFile {
   std::uint64_t node = 0;
-  NodeKey key;
   RowId at;
   std::string name;      // under which the row shows it
   bool attached = true;
@@ -62,6 +61,9 @@ struct OpenFile {
   void touch(std::int64_t mono_ms, std::int64_t wall_ns);
 };
 using FilePtr = std::shared_ptr<OpenFile>;
+
+/// The name of `state` that shows the version of `event`, or an equal one; null when none does.
+const Shown* shown_with(const RowState& state, const EventId& event);
 
 /// Makes `file` stand on what `state` shows as `shown`.
 void adopt(OpenFile& file, Client& client, BlockCache& cache, VolumeId volume, const RowPtr& state,

@@ -77,6 +77,7 @@ struct Group {
   std::vector<EventId> events;       // theirs and their ancestors', sorted
   Branch own;                        // by lineage alone
   Branch branch;
+  bool forked = false;  // another version goes on with the branch that this one was on
   bool left = false;  // a removal of the plain name left it under its sibling's name
   const Live& latest() const { return *members.front(); }
   bool is_directory() const { return latest().entry.type == FileType::kDirectory; }
@@ -118,15 +119,19 @@ std::vector<Group> make_groups(const std::vector<Live>& live) {
   return groups;
 }
 
-/// Back along the lineage of `v` until `shared` says that another branch has the event too.
+/// Back along the lineage of `v` until `shared` says that another branch has the event too, or another client wrote it:
+/// so the first event stays the same when a third branch turns up that has more of the lineage, and is the host's own.
 template <class Shared>
 Branch walk_back(const Version& v, Shared shared) {
   Branch out{v.event, v.hlc, v.host, {}};
+  bool own = true;
   for (const auto& a : v.lineage) {
     if (shared(a.event)) {
       out.base = a.event;
       break;
     }
+    own = own && a.event.client == v.event.client;
+    if (!own) continue;
     out.event = a.event;
     out.hlc = a.hlc;
   }
@@ -186,6 +191,7 @@ void split_forked(std::vector<Group>& groups) {
     const Hlc inherited = before[i].branch.hlc;
     groups[i].branch = before[i].own;
     groups[i].branch.hlc = inherited;
+    groups[i].forked = true;
   }
   for (std::size_t i = 0; i < groups.size();
        ++i) {  // lineages that were cut may tell the same of two: the event is sure
@@ -222,7 +228,9 @@ bool beats(const Group& a, const Group& b) {
   if (a.is_directory() && a.latest().entry.directory_id != b.latest().entry.directory_id) {
     return a.latest().entry.directory_id < b.latest().entry.directory_id;
   }
-  return rank(b.branch) < rank(a.branch);
+  // A fork has the rank of the branch that it left, and loses to that alone.
+  return std::tie(b.branch.hlc, a.forked, b.branch.host, b.branch.event) <
+         std::tie(a.branch.hlc, b.forked, a.branch.host, a.branch.event);
 }
 
 std::vector<Shown> show(const std::vector<Group>& groups) {

@@ -31,9 +31,10 @@ void FakeCluster::run() {
 
 // --- trouble ---
 
-void FakeCluster::heal() {
+void FakeCluster::heal(std::optional<std::size_t> but) {
   Replica all;
   for (const auto& replica : replicas_) {
+    if (but && &replica == &replicas_.at(*but)) continue;
     for (const auto& [key, row] : replica.rows) {
       auto& merged = all.rows[key];
       merged = merge(merged, row);
@@ -41,6 +42,7 @@ void FakeCluster::heal() {
     for (const auto& [key, stat] : replica.stats) all.stats[key] = std::max(all.stats[key], stat);
   }
   for (auto& replica : replicas_) {
+    if (but && &replica == &replicas_.at(*but)) continue;
     replica.rows = all.rows;
     replica.stats = all.stats;
     replica.cut = false;

@@ -58,7 +58,8 @@ class FakeCluster {
 
   // --- trouble ---
   void cut(std::size_t host) { replicas_.at(host).cut = true; }
-  void heal();
+  /// All but the host `but`, which stays as it is.
+  void heal(std::optional<std::size_t> but = std::nullopt);
   /// The next `times` puts of rows change nothing and end with `code`.
   void fail_puts(Errc code, std::size_t times) { put_failures_.assign(times, code); }
   /// The next `times` puts of rows take effect and end with kTimeout.

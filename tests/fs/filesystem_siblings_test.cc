@@ -67,6 +67,55 @@ TEST_F(Siblings, MvChooses) {
   agree({"report.txt"});
 }
 
+TEST_F(Siblings, ALateSaveGoesOnWithThePlainNameAndTheOtherLeavesIt) {
+  const auto sibling = apart("f.txt", "by a", "by c");
+  EXPECT_EQ(a.read("f.txt"), "by c");
+  later();
+  MUST(c.write("f.txt", "c again"));
+  cluster.advance_ms(10);
+  MUST(a.write("f.txt", "on what a was shown"));
+  later();
+  const auto names = b.ls();
+  ASSERT_EQ(names.size(), 3u);
+  EXPECT_EQ(b.read("f.txt"), "on what a was shown");
+  EXPECT_EQ(b.read(sibling), "by a");
+  const auto left = names[0] == "f.txt" ? names[1] == sibling ? names[2] : names[1] : names[0] == sibling ? names[1]
+                                                                                                        : names[0];
+  EXPECT_EQ(left.rfind("f.+host3-", 0), 0u) << left;
+  EXPECT_EQ(b.read(left), "c again");
+  agree(names);
+}
+
+TEST_F(Siblings, ANameDoesNotChangeWhenAThirdVersionTurnsUp) {
+  MUST(a.write("f", "A"));
+  later();
+  for (auto* host : {&a, &b, &c}) EXPECT_EQ(host->read("f"), "A");
+  cut(b);
+  MUST(c.write("f", "B by c"));
+  later();
+  EXPECT_EQ(a.read("f"), "B by c");
+  cut(c);
+  MUST(c.write("f", "C by c"));
+  cluster.advance_ms(10);
+  MUST(a.write("f", "C by a"));
+  cluster.advance_ms(10);
+  MUST(b.write("f", "D by b"));
+  // a and b meet first: c stays away, with a version that shares more of its past with that of a.
+  Mount reader(cluster, 1);
+  cluster.heal(2);
+  later();
+  const auto before = reader.ls();
+  ASSERT_EQ(before.size(), 2u);
+  const auto by_a = before[1];
+  EXPECT_EQ(by_a.rfind("f.+host1-", 0), 0u);
+  EXPECT_EQ(reader.read(by_a), "C by a");
+  heal();
+  const auto after = b.ls();
+  EXPECT_EQ(after.size(), 3u);
+  EXPECT_NE(std::find(after.begin(), after.end(), by_a), after.end());
+  EXPECT_EQ(b.read(by_a), "C by a");
+}
+
 TEST_F(Siblings, RmOfTheSiblingDiscardsIt) {
   const auto sibling = apart("a.c", "one", "three");
   MUST(b.rm(sibling));
