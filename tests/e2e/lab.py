@@ -64,8 +64,8 @@ def read(path):
         return file.read()
 
 
-def write(path, data):
-    with open(path, "wb") as file:
+def write(path, data, mode="w"):
+    with open(path, mode + "b") as file:
         file.write(data if isinstance(data, bytes) else data.encode())
 
 
@@ -204,9 +204,13 @@ class Lab:
                    lambda: f"{sorted(names)} in {folder or '/'} on hosts {list(hosts)}: " +
                    str([self.names(h, folder) for h in hosts]))
 
-    def hold(self, contents, folder="", seconds=5, hosts=None):
-        """Until all hosts list exactly the names in `contents` and read its bytes under them."""
-        self.agree(contents, folder, seconds, hosts)
+    def hold(self, contents, folder="", seconds=5, hosts=None, only=True):
+        """Until all hosts list the names in `contents`, and no others when `only`, and read its bytes under them."""
+        if only:
+            self.agree(contents, folder, seconds, hosts)
+        for host in hosts or self.each():
+            wait_until(lambda: set(contents) <= set(self.names(host, folder)), seconds,
+                       lambda: f"{sorted(contents)} on host {host}: {self.names(host, folder)}")
         for host in hosts or self.each():
             for name, data in contents.items():
                 data = data if isinstance(data, bytes) else data.encode()

@@ -70,6 +70,62 @@ class Siblings(LabTest):
         self.lab.hold({"notes": "the plain one, edited\n", sibling: "the sibling, edited\nand appended to\n"},
                       self.folder)
 
+    def test_an_own_save_that_makes_a_sibling_is_what_its_name_leads_to_at_once(self):
+        """No cut: another host's edit comes between reading and saving, and the kernel still has the name cached."""
+        saves = {
+            "moved": lambda f: os.rename(f, f + "-moved"),
+            "again": lambda f: write(f, "mine\nagain\n"),
+            "appended": lambda f: write(f, "again\n", mode="a"),
+        }
+        for name, after in saves.items():
+            mine = self.path(1, name)
+            write(mine, "base\n")
+            self.lab.hold({name: "base\n"}, self.folder, only=False)
+            read(mine)
+            # A process of its own: what this one opened must not count as seen.
+            e2e.must("sh", "-c", f"echo other > '{self.path(3, name)}'")
+            write(mine, "mine\n")
+            after(mine)
+            saved = "mine\n" if name == "moved" else "mine\nagain\n"
+            kept = name + "-moved" if name == "moved" else name
+            self.assertEqual(read(self.path(1, kept)), saved.encode())
+            sibling = next(n for n in self.lab.names(1, self.folder) if n.startswith(name + ".+host3-"))
+            self.lab.hold({kept: saved, sibling: "other\n"}, self.folder, only=False)
+
+    def test_the_plain_name_moved_away_shares_nothing_with_its_sibling(self):
+        sibling = self.apart("doc.txt", "one\n", "three, longer\n")
+        contents = {"moved.txt": read(self.path(1, "doc.txt")), sibling: read(self.path(1, sibling))}
+        os.rename(self.path(2, "doc.txt"), self.path(2, "moved.txt"))
+        self.lab.hold(contents, self.folder)
+        for host in (1, 2, 3):
+            numbers = {os.stat(self.path(host, n)).st_ino for n in contents}
+            self.assertEqual(len(numbers), 2)
+        write(self.path(1, sibling), "X\n")
+        contents[sibling] = b"X\n"
+        self.lab.hold(contents, self.folder)
+
+    def test_moved_here_and_edited_there_are_two_files(self):
+        for size in (0, 200_000):
+            name, moved = f"f{size}", f"g{size}"
+            write(self.path(1, name), "base" + "x" * size)
+            self.lab.hold({name: "base" + "x" * size}, self.folder, only=False)
+            self.lab.cut(3)
+            os.rename(self.path(1, name), self.path(1, moved))
+            write(self.path(3, name), "edited" + "y" * size)
+            self.lab.heal()
+            self.lab.hold({name: "edited" + "y" * size, moved: "base" + "x" * size}, self.folder, only=False)
+            write(self.path(1, name), "precious\n")
+            os.unlink(self.path(1, moved))
+            self.lab.hold({name: "precious\n"}, self.folder, only=False)
+
+    def test_pages_of_an_older_version_do_not_outlive_a_change_of_mode(self):
+        write(self.path(1, "h"), "AAAA")
+        self.lab.hold({"h": "AAAA"}, self.folder)
+        e2e.must("sh", "-c", f"printf BBBB > '{self.path(2, 'h')}'")
+        os.chmod(self.path(1, "h"), 0o600)
+        self.assertEqual(read(self.path(1, "h")), b"BBBB")
+        self.lab.hold({"h": "BBBB"}, self.folder)
+
     def test_mv_elsewhere_makes_a_file_of_its_own(self):
         sibling = self.apart("a.txt", "one\n", "three\n")
         plain, other = read(self.path(1, "a.txt")), read(self.path(1, sibling))
