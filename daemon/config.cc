@@ -210,7 +210,9 @@ class Parser {
 
   void node(const toml::table& t) {
     known_keys(t, "node", kNodeKeys);
-    if (text(t, "node", "name", config_.name) && !good_name(config_.name)) {
+    const bool read = text(t, "node", "name", config_.name);
+    name_is_wrong_ = t.contains("name") && (!read || !good_name(config_.name));
+    if (read && name_is_wrong_) {
       error(t.get("name")->source(), "node.name must be 1 to 64 characters of a-z, A-Z, 0-9, '.', '_', '-'");
     }
     address(t, "node", "listen", config_.listen);
@@ -279,12 +281,16 @@ class Parser {
   }
 
   void check_members(const toml::table& root) {
-    if (!good_name(config_.name)) {
+    // What is said of a wrong name in the file is enough.
+    const bool good = !name_is_wrong_ && good_name(config_.name);
+    if (!good && !name_is_wrong_) {
       errors_.push_back(
           fmt::format("{}: this machine's name, {:?}, cannot be used as node.name; set one", file_, config_.name));
     }
     std::vector<std::string> names;
-    for (const auto& m : config_.members) names.push_back(m.name);
+    for (const auto& m : config_.members) {
+      if (!m.name.empty() && std::find(names.begin(), names.end(), m.name) == names.end()) names.push_back(m.name);
+    }
     if (names.empty()) names.push_back(config_.name);
     const auto* t = root.get_as<toml::table>("cluster");
     const auto check = [&](const std::vector<std::string>& list, const char* key) {
@@ -298,7 +304,7 @@ class Parser {
     };
     check(config_.seeds, "seeds");
     check(config_.cut, "cut");
-    if (!config_.members.empty() && std::find(names.begin(), names.end(), config_.name) == names.end()) {
+    if (good && !config_.members.empty() && std::find(names.begin(), names.end(), config_.name) == names.end()) {
       const auto near = nearest_name(config_.name, names);
       error(t->source(),
             fmt::format("node.name is {}, and no [[cluster.member]] has that name{}; members: {}", config_.name,
@@ -360,6 +366,7 @@ class Parser {
 
   std::string file_;
   Config config_;
+  bool name_is_wrong_ = false;  // node.name as it stands in the file
   std::vector<std::string> errors_;
 };
 
@@ -379,6 +386,13 @@ std::string nearest_name(std::string_view word, const std::vector<std::string>& 
       best_distance = distance;
       best = name;
     }
+  }
+  // The beginning of one name alone.
+  if (!best.empty() || w.size() < 3) return best;
+  for (const auto& name : known) {
+    if (!lower(name).starts_with(w)) continue;
+    if (!best.empty()) return "";
+    best = name;
   }
   return best;
 }

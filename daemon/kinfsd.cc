@@ -11,6 +11,7 @@
 #include "daemon/daemon.h"
 #include "daemon/exit_code.h"
 #include "daemon/key_file.h"
+#include "daemon/usage.h"
 #include "storage/bytes.h"
 
 namespace kinfs::daemon {
@@ -56,7 +57,8 @@ int serve(Config config) {
 }
 
 int main_of(int argc, char** argv) {
-  CLI::App app("kinfsd: a member of a kinfs cluster. Serves mounts and kinfs on this host through a Unix socket.");
+  CLI::App app("kinfsd: a member of a kinfs cluster. Serves mounts and kinfs on this host through a Unix socket.",
+               "kinfsd");
   std::string config_file;
   std::string key_file;
   bool check = false;
@@ -70,7 +72,8 @@ int main_of(int argc, char** argv) {
   } catch (const CLI::Success& e) {
     return app.exit(e);
   } catch (const CLI::ParseError& e) {
-    fmt::print(stderr, "kinfsd: {}\nSee kinfsd --help.\n", e.what());
+    fmt::print(stderr, "{}\nSee kinfsd --help.\n",
+               usage_error(app, e, std::vector<std::string>(argv + 1, argv + argc)));
     return kExitUsage;
   }
   if (!key_file.empty()) return make_key(key_file);

@@ -331,7 +331,7 @@ std::optional<Refusal> begin(const Options& options, Mount& mount) {
   how.host = options.host;
   auto client = cluster::SocketClient::connect(how, mount.strand);
   if (!client) {
-    return Refusal{kUnreachable, fmt::format("{}; start it (systemctl start kinfsd, or kinfsd --config FILE), or name "
+    return Refusal{kUnreachable, fmt::format("{}; start it (kinfsd --config FILE), or name "
                                              "its socket with -o socket=PATH", client.error().text)};
   }
   mount.client = std::move(*client);

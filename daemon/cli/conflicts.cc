@@ -24,6 +24,22 @@ std::string join_path(const std::string& folder, std::string_view name) {
   return folder + (folder.ends_with('/') ? "" : "/") + std::string(name);
 }
 
+const char* type_name(fs::FileType type) {
+  switch (type) {
+    case fs::FileType::kRegular:
+      return "file";
+    case fs::FileType::kDirectory:
+      return "directory";
+    case fs::FileType::kSymlink:
+      return "symlink";
+    case fs::FileType::kFifo:
+      return "fifo";
+    case fs::FileType::kSocket:
+      return "socket";
+  }
+  return "file";
+}
+
 class Walk {
  public:
   Walk(Session& session, bool json) : session_(session), json_(json) {}
@@ -109,6 +125,7 @@ class Walk {
         siblings.push_back({{"name", s.name},
                             {"host", s.version.host},
                             {"time", time_words(s.version.time_ns)},
+                            {"type", type_name(s.entry.type)},
                             {"size", s.entry.size}});
       }
       print_json({{"path", path}, {"plain", std::string(plain)}, {"siblings", std::move(siblings)}});
@@ -116,8 +133,9 @@ class Walk {
     }
     fmt::print("{}:", printable(path));
     for (const auto& s : view.names) {
-      fmt::print(" {} ({}, {}, {} bytes)", printable(s.name), printable(s.version.host), time_words(s.version.time_ns),
-                 s.entry.size);
+      const bool is_file = s.entry.type == fs::FileType::kRegular;
+      fmt::print(" {} ({}, {}, {})", printable(s.name), printable(s.version.host), time_words(s.version.time_ns),
+                 is_file ? fmt::format("{} bytes", s.entry.size) : type_name(s.entry.type));
     }
     fmt::print("\n");
   }

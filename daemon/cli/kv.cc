@@ -94,6 +94,7 @@ Result<void> write_stdout(ByteView bytes) {
 
 Json version_json(const Version& v, bool winner, bool degraded, const std::string& key, const std::string& token) {
   return {{"key", key},
+          {"key_base64", to_base64(key)},
           {"value", to_base64(v.value)},
           {"host", v.host},
           {"time", iso_time(v.time_ns)},

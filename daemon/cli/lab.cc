@@ -170,13 +170,25 @@ Result<void> apply_cuts(LabState& lab) {
     if (!runs(host.daemon)) continue;
     auto session = Session::open(lab.file(host, "kinfsd.sock"));
     if (!session) {
-      wrong += session.error().text + "; ";
+      wrong += fmt::format("{}: {}; ", host.name, session.error().text);
       continue;
     }
-    if (auto done = session->admin("cut", lab.cut_from(host)); !done) wrong += done.error().text + "; ";
+    if (auto done = session->admin("cut", lab.cut_from(host)); !done) {
+      wrong += fmt::format("{}: {}; ", host.name, done.error().text);
+    }
   }
   if (wrong.empty()) return {};
   return fail(Errc::kUnavailable, fmt::format("not all hosts could be told: {}try again", wrong));
+}
+
+/// After a cut or a death: `back`, or, when not all are back in time, `not_yet` and who is missing.
+int wait_and_say(const LabState& lab, const std::string& back, const std::string& not_yet) {
+  catch_interrupts();
+  auto waited = wait_until_back(lab);
+  fmt::print("{}\n", waited ? back : not_yet);
+  if (waited) return kExitDone;
+  complain(fmt::format("{}; what is kept for it is handed over as soon as that is possible", waited.error().text));
+  return kExitAttention;
 }
 
 bool is_utf8(const std::string& s) {
@@ -192,10 +204,6 @@ bool is_utf8(const std::string& s) {
 
 int lab_up(const std::string& word, int nodes) {
   const auto directory = absolute_path(word);
-  if (nodes < 1 || nodes > kMaxLabHosts) {
-    complain(fmt::format("--nodes {}: a lab has 1 to {} hosts", nodes, kMaxLabHosts));
-    return kExitUsage;
-  }
   if (!is_utf8(directory)) return give_up({Errc::kRefused, "a lab's folder must have a name in UTF-8"});
   catch_interrupts();
   auto lab = LabState::create(directory);
@@ -279,8 +287,8 @@ int lab_heal(const std::string& directory) {
   lab->cut.clear();
   if (auto saved = lab->save(); !saved) return give_up(saved.error());
   if (auto done = apply_cuts(*lab); !done) return give_up(done.error());
-  fmt::print("{}\n", healed == 0 ? "no host was cut off" : "all hosts reach each other");
-  return kExitDone;
+  return wait_and_say(*lab, healed == 0 ? "no host was cut off" : "all hosts reach each other",
+                      healed == 0 ? "no host was cut off" : "no host is cut off any more");
 }
 
 int lab_kill(const std::string& directory, const std::string& word, bool daemon_only) {
@@ -311,20 +319,15 @@ int lab_start(const std::string& directory, const std::string& word) {
   }
   catch_interrupts();
   const bool was = runs((*host)->daemon) && runs((*host)->mount);
+  if (!runs((*host)->mount)) {
+    if (auto made = make_mountpoint(**host); !made) return give_up(made.error());
+  }
   if (auto started = start_daemon(*lab, **host); !started) return give_up(started.error());
   if (auto started = start_mount(*lab, **host); !started) return give_up(started.error());
-  // Back means back among the others: all that it can reach see it, and it sees them.
-  for (const auto& each : lab->hosts) {
-    if (!runs(each.daemon)) continue;
-    if (!wait_until(kLabTimeoutMs, [&] { return sees_all(*lab, each); })) {
-      return give_up({Errc::kUnavailable, fmt::format("{} runs, but {} does not see every host that it should; look "
-                                                      "into {}",
-                                                      (*host)->name, each.name, lab->file(each, "kinfsd.log"))});
-    }
-  }
-  fmt::print("{} {}{}\n", (*host)->name, was ? "was up already" : "is up, mounted at " + (*host)->mountpoint,
-             lab->cut.count((*host)->name) != 0 ? ", still cut off" : "");
-  return kExitDone;
+  const auto done =
+      fmt::format("{} {}{}", (*host)->name, was ? "was up already" : "is up, mounted at " + (*host)->mountpoint,
+                  lab->cut.count((*host)->name) != 0 ? ", still cut off" : "");
+  return wait_and_say(*lab, done, done);
 }
 
 int lab_down(const std::string& directory) {

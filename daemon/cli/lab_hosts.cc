@@ -11,6 +11,8 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <vector>
 
 #include "daemon/cli/session.h"
 
@@ -19,6 +21,7 @@ namespace {
 
 constexpr std::int64_t kEndPatienceMs = 10'000;
 constexpr std::size_t kLogLines = 12;
+constexpr std::uint32_t kAskMs = 1000;  // for a daemon's answer about itself, where many are asked within a deadline
 
 tl::unexpected<Error> fail_with_log(Errc code, const std::string& words, const std::string& log) {
   const auto tail = tail_of(log, kLogLines);
@@ -46,6 +49,45 @@ bool clear_mountpoint(const LabHost& host) {
   return !mount_at(host.mountpoint);
 }
 
+/// The daemon's status; null when it does not answer.
+Json status_of(const LabState& lab, const LabHost& host) {
+  auto session = Session::open(lab.file(host, "kinfsd.sock"), kAskMs);
+  if (!session) return {};
+  auto status = session->admin("status");
+  return status ? std::move(*status) : Json();
+}
+
+/// What `host` says of the host called `other` that shows it not to be back; empty when it is.
+std::string lacks(const Json& status, const std::string& host, const std::string& other) {
+  for (const auto& h : status.value("hosts", Json::array())) {
+    if (h.value("name", "") != other) continue;
+    if (h.value("state", "") != "up") break;
+    const auto hints = h.value("hints", std::uint64_t{0});
+    return hints == 0 ? "" : fmt::format("{} still keeps {} rows and blocks for it", host, hints);
+  }
+  return fmt::format("{} does not see it", host);
+}
+
+/// The name of a host that is not back -> what shows that.
+std::map<std::string, std::vector<std::string>> not_back(const LabState& lab) {
+  std::map<std::string, std::vector<std::string>> out;
+  for (const auto& host : lab.hosts) {
+    if (!runs(host.daemon)) continue;
+    const auto status = status_of(lab, host);
+    if (!status.is_object()) {
+      out[host.name].push_back("its daemon does not answer");
+      continue;
+    }
+    const auto away = lab.cut_from(host);
+    for (const auto& other : lab.hosts) {
+      if (other.name == host.name || !runs(other.daemon)) continue;
+      if (std::find(away.begin(), away.end(), other.name) != away.end()) continue;
+      if (auto words = lacks(status, host.name, other.name); !words.empty()) out[other.name].push_back(words);
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 Result<void> start_daemon(LabState& lab, LabHost& host) {
@@ -71,14 +113,27 @@ Result<void> start_daemon(LabState& lab, LabHost& host) {
                        fmt::format("the daemon of {} {}", host.name, ended ? "ended" : "does not answer"), log);
 }
 
+Result<void> make_mountpoint(const LabHost& host) {
+  if (!clear_mountpoint(host)) {
+    return fail(Errc::kRefused, fmt::format("cannot unmount {}; try umount -l {}", host.mountpoint, host.mountpoint));
+  }
+  if (::mkdir(host.mountpoint.c_str(), 0755) != 0 && errno != EEXIST) {
+    return fail(Errc::kRefused, fmt::format("cannot make {}: {}", host.mountpoint, std::strerror(errno)));
+  }
+  std::error_code error;
+  const std::filesystem::directory_iterator entry(host.mountpoint, error);
+  if (error) return fail(Errc::kRefused, fmt::format("cannot mount at {}: {}", host.mountpoint, error.message()));
+  if (entry == std::filesystem::directory_iterator()) return {};
+  return fail(Errc::kRefused,
+              fmt::format("{} lies in {} itself, not in the shared directory: move it away, then it can be mounted",
+                          printable(entry->path().filename().string()), host.mountpoint));
+}
+
 Result<void> start_mount(LabState& lab, LabHost& host) {
   if (runs(host.mount)) return {};
   auto program = find_program("mount.kinfs");
   if (!program) return pass(std::move(program));
-  if (!clear_mountpoint(host)) return fail(Errc::kRefused, fmt::format("{} is a mountpoint already", host.mountpoint));
-  if (::mkdir(host.mountpoint.c_str(), 0755) != 0 && errno != EEXIST) {
-    return fail(Errc::kRefused, fmt::format("cannot make {}: {}", host.mountpoint, std::strerror(errno)));
-  }
+  if (auto made = make_mountpoint(host); !made) return made;
   const auto log = lab.file(host, "mount.log");
   const auto pid_file = lab.file(host, "mount.pid");
   ::unlink(pid_file.c_str());
@@ -106,20 +161,32 @@ Result<void> start_mount(LabState& lab, LabHost& host) {
 }
 
 bool sees_all(const LabState& lab, const LabHost& host) {
-  auto session = Session::open(lab.file(host, "kinfsd.sock"));
-  if (!session) return false;
-  auto status = session->admin("status");
-  if (!status) return false;
+  const auto status = status_of(lab, host);
+  if (!status.is_object()) return false;
   const auto away = lab.cut_from(host);
   for (const auto& other : lab.hosts) {
     if (!runs(other.daemon) || std::find(away.begin(), away.end(), other.name) != away.end()) continue;
     bool up = false;
-    for (const auto& h : status->value("hosts", Json::array())) {
+    for (const auto& h : status.value("hosts", Json::array())) {
       if (h.value("name", "") == other.name) up = h.value("state", "") == "up";
     }
     if (!up) return false;
   }
   return true;
+}
+
+Result<void> wait_until_back(const LabState& lab) {
+  std::map<std::string, std::vector<std::string>> left;
+  if (wait_until(kBackTimeoutMs, [&] { return (left = not_back(lab)).empty(); })) return {};
+  // Where two do not see each other, the one that more of the others miss is the one that is not back.
+  std::size_t most = 0;
+  for (const auto& [name, why] : left) most = std::max(most, why.size());
+  std::string words;
+  for (const auto& [name, why] : left) {
+    if (why.size() < most) continue;
+    words += fmt::format("{}{} is not back yet ({})", words.empty() ? "" : "; ", name, fmt::join(why, ", "));
+  }
+  return fail(Errc::kUnavailable, words);
 }
 
 Result<void> kill_daemon(LabState& lab, LabHost& host) {
@@ -138,10 +205,9 @@ Result<void> kill_mount(LabState& lab, LabHost& host) {
   if (!wait_for_end(host.mount, kEndPatienceMs)) {
     return fail(Errc::kInternal, fmt::format("process {} of {} does not end by SIGKILL", host.mount.pid, host.name));
   }
+  // The mount stays, and answers that its endpoint is not connected: a plain folder would take files that nobody
+  // shares.
   host.mount = {};
-  if (!clear_mountpoint(host)) {
-    return fail(Errc::kRefused, fmt::format("cannot unmount {}; try umount -l {}", host.mountpoint, host.mountpoint));
-  }
   return lab.save();
 }
 

@@ -12,6 +12,7 @@
 #include "daemon/cli/mount.h"
 #include "daemon/cli/session.h"
 #include "daemon/cli/status.h"
+#include "daemon/usage.h"
 
 namespace kinfs::daemon {
 namespace {
@@ -35,12 +36,16 @@ struct Words {
 
 using Run = std::function<int()>;
 
+constexpr int kMaxReplicas = 15;  // as quorum.n of the configuration
+
 void add_kv(CLI::App& app, Words& w, Run& run) {
   const auto common = [&w](CLI::App* c) {
     c->add_option("KEY", w.kv.key, "the key")->required();
     c->add_option("--volume", w.kv.volume, "a volume of kind kv (kv)");
-    c->add_option("--r", w.kv.r, "replicas that answer a read; only the volume's own number for now");
-    c->add_option("--w", w.kv.w, "replicas that confirm a write; only the volume's own number for now");
+    c->add_option("--r", w.kv.r, "replicas that answer a read; only the volume's own number for now")
+        ->check(whole_number(1, kMaxReplicas));
+    c->add_option("--w", w.kv.w, "replicas that confirm a write; only the volume's own number for now")
+        ->check(whole_number(1, kMaxReplicas));
   };
   const auto writes = [&w](CLI::App* c) {
     auto* context = c->add_option("--context", w.kv.context, "supersede what that `get --json` showed");
@@ -49,7 +54,7 @@ void add_kv(CLI::App& app, Words& w, Run& run) {
   auto* get = app.add_subcommand("get", "print the value of a key; exit 1 when it is absent or has siblings");
   common(get);
   get->add_flag("--all", w.kv.all, "every concurrent version");
-  get->add_flag("--json", w.kv.json, "one object a line: value (base64), host, time, event, context");
+  get->add_flag("--json", w.kv.json, "one object a line: key, key_base64, value (base64), host, time, event, context");
   get->callback([&] { run = [&] { return kv_get(w.kv); }; });
   auto* put = app.add_subcommand("put", "store standard input under a key");
   common(put);
@@ -72,7 +77,7 @@ void add_views(CLI::App& app, Words& w, Run& run) {
   r->callback([&] { run = [&] { return ring(w.ring); }; });
   auto* c = app.add_subcommand("conflicts", "names with more than one version; exit 1 when there are any");
   c->add_option("PATH", w.conflicts.path, "a file or folder in a mount; without it, all of volume home");
-  c->add_flag("--json", w.conflicts.json, "one object a line: path, plain, siblings[{name, host, time, size}]");
+  c->add_flag("--json", w.conflicts.json, "one object a line: path, plain, siblings[{name, host, time, type, size}]");
   c->callback([&] { run = [&] { return conflicts(w.conflicts); }; });
 }
 
@@ -96,7 +101,7 @@ void add_lab(CLI::App& app, Words& w, Run& run) {
     return c;
   };
   auto* up = verb("up", "start host1, host2, … and mount them at DIR/1, DIR/2, …");
-  up->add_option("--nodes", w.nodes, "how many hosts (3)");
+  up->add_option("--nodes", w.nodes, "how many hosts (3)")->check(whole_number(1, kMaxLabHosts));
   up->callback([&] { run = [&] { return lab_up(w.lab, w.nodes); }; });
   auto* s = verb("status", "the hosts of a lab, or all labs; exit 1 when one is dead or cut off", false);
   s->add_flag("--json", w.json, "one object a line");
@@ -120,7 +125,7 @@ void add_lab(CLI::App& app, Words& w, Run& run) {
 int main_of(int argc, char** argv) {
   // A reader that goes away is an error of write(2), with words and an exit code.
   signal(SIGPIPE, SIG_IGN);
-  CLI::App app("kinfs: one shared directory on many hosts that never says no.");
+  CLI::App app("kinfs: one shared directory on many hosts that never says no.", "kinfs");
   app.footer(
       "Exit codes: 0 done, 1 needs attention or was not found, 2 usage, 3 not reachable, 4 refused, 5 internal.");
   app.set_version_flag("--version", "kinfs " KINFS_VERSION);
@@ -138,7 +143,8 @@ int main_of(int argc, char** argv) {
   } catch (const CLI::Success& e) {
     return app.exit(e);
   } catch (const CLI::ParseError& e) {
-    fmt::print(stderr, "kinfs: {}\nSee kinfs --help, or kinfs COMMAND --help.\n", e.what());
+    fmt::print(stderr, "{}\nSee kinfs --help, or kinfs COMMAND --help.\n",
+               usage_error(app, e, std::vector<std::string>(argv + 1, argv + argc)));
     return kExitUsage;
   }
   words.kv.socket = words.status.socket = words.ring.socket = words.conflicts.socket = words.mount.socket =

@@ -9,6 +9,9 @@
 #include "daemon/config.h"
 
 namespace kinfs::daemon {
+namespace {
+constexpr std::size_t kMaxSocketPath = 107;
+}  // namespace
 
 std::string socket_path_of(const std::string& option) {
   if (!option.empty()) return option;
@@ -47,20 +50,28 @@ std::string printable(std::string_view name) {
 Result<Session> Session::connect(cluster::SocketClientOptions options) {
   Session session;
   const auto path = options.socket_path;
+  // sockaddr_un holds 108 bytes with its final zero.
+  if (path.size() > kMaxSocketPath) {
+    return fail(Errc::kInvalid, fmt::format("the socket's path {} has {} bytes, and may have at most {}: name another "
+                                            "with --socket or KINFS_SOCKET, and in node.socket of the configuration",
+                                            printable(path), path.size(), kMaxSocketPath));
+  }
   session.strand_ = std::make_unique<std::mutex>();
   auto client = cluster::SocketClient::connect(std::move(options), *session.strand_);
   if (!client) {
     if (client.error().code != Errc::kUnavailable) return pass(std::move(client));
     return fail(Errc::kUnavailable,
-                fmt::format("no kinfsd answers at {} ({}); start it with `systemctl start kinfsd` or `kinfsd --config "
-                            "FILE`, or name another socket with --socket or KINFS_SOCKET",
+                fmt::format("no kinfsd answers at {} ({}); start it with `kinfsd --config FILE`, or name another "
+                            "socket with --socket or KINFS_SOCKET",
                             path, client.error().text));
   }
   session.client_ = std::move(*client);
   return session;
 }
 
-Result<Session> Session::open(const std::string& socket_path) { return connect({.socket_path = socket_path}); }
+Result<Session> Session::open(const std::string& socket_path, std::uint32_t timeout_ms) {
+  return connect({.socket_path = socket_path, .timeout_ms = timeout_ms});
+}
 
 Result<Session> Session::open_for_writing(const std::string& socket_path) {
   auto asking = open(socket_path);

@@ -33,8 +33,8 @@ std::string printable(std::string_view name);
 
 class Session {
  public:
-  /// kUnavailable, with how to start it, when there is no daemon.
-  static Result<Session> open(const std::string& socket_path);
+  /// kUnavailable, with how to start it, when there is no daemon. `timeout_ms`: of each call.
+  static Result<Session> open(const std::string& socket_path, std::uint32_t timeout_ms = 10'000);
   /// A session that may write: with an identity that the daemon lends (see IdentityPool). Given back at the end,
   /// unless the outcome of a write is unknown.
   static Result<Session> open_for_writing(const std::string& socket_path);

@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string_view>
+#include <vector>
 
+#include "daemon/cli/context_token.h"
 #include "daemon/cli/session.h"
 #include "daemon/config.h"
 #include "storage/bytes.h"
@@ -46,7 +49,10 @@ void print_status(const Json& s) {
   fmt::print("disk              {}: {} of {} free, about {} rows, {} in blocks\n", text_at(disk, "path"),
              bytes_words(disk.at("free").get<std::uint64_t>()), bytes_words(disk.at("total").get<std::uint64_t>()),
              disk.at("rows").get<std::uint64_t>(), bytes_words(disk.at("block_bytes").get<std::uint64_t>()));
-  if (!s.at("cut").empty()) fmt::print("cut               all traffic with {} is dropped\n", s.at("cut").dump());
+  if (auto cut = s.at("cut").get<std::vector<std::string>>(); !cut.empty()) {
+    std::sort(cut.begin(), cut.end());
+    fmt::print("cut               all traffic with {} is dropped\n", fmt::join(cut, ", "));
+  }
   if (const auto n = s.at("failed_saves").get<std::uint64_t>(); n != 0) {
     fmt::print("failed writes     {} since start: look into the daemon's log\n", n);
   }
@@ -91,7 +97,10 @@ int ring(const RingOptions& options) {
   if (options.key) arguments = {std::to_string(static_cast<std::uint32_t>(volume)), to_hex(*options.key)};
   auto r = session->admin("ring", std::move(arguments));
   if (!r) return give_up(r.error());
-  if (options.key) (*r)["key"]["name"] = *options.key;
+  if (options.key) {
+    (*r)["key"]["name"] = *options.key;
+    (*r)["key"]["name_base64"] = to_base64(*options.key);
+  }
   if (options.json) {
     print_json(*r);
     return kExitDone;

@@ -102,6 +102,18 @@ TEST(Token, ComesBack) {
   EXPECT_EQ(*back, token);
 }
 
+TEST(Token, NumbersThatNobodyCanHaveComeToAreRefused) {
+  const RowKey key{kVolumeKv, "k", ""};
+  ContextToken token;
+  token.context.add(Dot{NodeId{1}, kMaxSequenceNumber - 1});
+  EXPECT_TRUE(decode_token(encode_token(token, key), key));
+  ContextToken of_node, of_client;
+  of_node.context.add(Dot{NodeId{1}, kMaxSequenceNumber});
+  of_client.context.add(EventId{ClientId{1}, 1, ~std::uint64_t{0}});
+  EXPECT_FALSE(decode_token(encode_token(of_node, key), key));
+  EXPECT_FALSE(decode_token(encode_token(of_client, key), key));
+}
+
 TEST(Token, OfAnotherKeyOrDamaged) {
   const RowKey key{kVolumeKv, "k", ""};
   const auto word = encode_token({{dot(1)}, false, siblings().context}, key);

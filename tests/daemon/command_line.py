@@ -19,6 +19,17 @@ class CommandLine(DaemonTest):
                           ["lab", "cut", self.at("x")], ["lab", "kill", self.at("x")], ["lab", "start", self.at("x")]):
             with self.subTest(arguments):
                 self.says(run(program("kinfs"), *arguments), USAGE)
+        for arguments, words in ((["bogus"], ["bogus", "commands: get, put"]), (["statsu"], ["statsu", "mean status?"]),
+                                 (["stat"], ["stat", "mean status?"]), (["--sokcet", "x"], ["--sokcet", "--socket?"]),
+                                 (["--bogus"], ["no option --bogus"]), (["status", "--jsn"], ["--jsn", "--json?"]),
+                                 (["--socket", "x", "statsu", "--json"], ["statsu", "mean status?"]),
+                                 (["lab", "staus"], ["kinfs lab", "staus", "mean status?"]),
+                                 (["get", "a", "b"], ["kinfs get", "argument b"]), (["get"], ["KEY"]),
+                                 (["--socket"], ["--socket needs a value"]), ([], ["commands: get, put"]),
+                                 (["lab", "up", "--nodes", "few", "x"], ["--nodes", "few", "from 1 to 32"]),
+                                 (["get", "--r", "many", "k"], ["--r", "many", "from 1 to 15"])):
+            with self.subTest(arguments):
+                self.says(run(program("kinfs"), *arguments), USAGE, *words)
         for arguments in (["--help"], ["get", "--help"], ["lab", "up", "--help"], ["--version"]):
             with self.subTest(arguments):
                 self.says(run(program("kinfs"), *arguments), DONE)
@@ -29,9 +40,12 @@ class CommandLine(DaemonTest):
         for arguments in (["status"], ["ring"], ["get", "k"], ["put", "k"], ["del", "k"], ["conflicts"],
                           ["mount", "home", self.directory]):
             with self.subTest(arguments):
-                self.says(run(program("kinfs"), "--socket", nobody, *arguments), UNREACHABLE, nobody, "kinfsd --config")
+                text = self.says(run(program("kinfs"), "--socket", nobody, *arguments), UNREACHABLE, nobody,
+                                 "kinfsd --config")
+                self.assertNotIn("systemctl", text)
         env = dict(os.environ, KINFS_SOCKET=nobody)
         self.says(run(program("kinfs"), "status", env=env), UNREACHABLE, nobody)
+        self.says(run(program("kinfs"), "--socket", "/" + "s" * 107, "status"), REFUSED, "108 bytes", "at most 107")
         # A socket that nobody serves any more.
         self.start(1)
         self.kill(1)
@@ -99,6 +113,9 @@ class CommandLine(DaemonTest):
         self.assertEqual((found["key"], found["host"], found["removed"], found["winner"]), ("k", "h1", False, True))
         self.assertRegex(found["time"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$")
         self.assertTrue(found["event"] and found["context"])
+        self.put(1, b"\xff\n", b"v")
+        found = json.loads(self.kinfs(1, "get", "--json", b"\xff\n").stdout)
+        self.assertEqual(base64.b64decode(found["key_base64"]), b"\xff\n")
 
     def test_a_context_is_what_was_shown(self):
         self.start(1)
@@ -157,6 +174,8 @@ class CommandLine(DaemonTest):
         self.assertEqual(ring["key"]["owners"], ["h1"])
         self.assertEqual(ring["key"]["name"], "k")
         self.says(self.kinfs(1, "ring", "--key", "k"), DONE, "1024", "owners h1")
+        ring = json.loads(self.kinfs(1, "ring", "--json", "--key", b"\xff").stdout)
+        self.assertEqual(base64.b64decode(ring["key"]["name_base64"]), b"\xff")
 
     def test_conflicts_of_an_empty_volume(self):
         self.start(1)

@@ -127,6 +127,24 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"several_at_once", "[node]\nnmae = \"a\"\n[log]\nlevel = 1\n", {"kinfs.toml:2:", "kinfs.toml:4:"}}),
     [](const auto& wrong) { return std::string(wrong.param.what); });
 
+TEST(Config, OneErrorIsSaidOnce) {
+  const auto lines = [](const std::string& text, const std::string& host) {
+    const auto config = parse_config(text, "f", host);
+    return config ? std::string() : config.error().text;
+  };
+  const std::string members = "[cluster]\n" + member("a", 1, kKeyA) + member("b", 2, kKeyB);
+  for (const auto* name : {"\"a b\"", "\"\"", "7"}) {
+    const auto text = lines(std::string("[node]\nname = ") + name + "\n" + members, "c");
+    EXPECT_EQ(text.find('\n'), std::string::npos) << text;
+    EXPECT_EQ(text.find("this machine"), std::string::npos) << text;
+  }
+  // Without a name in the file the machine's own is at fault.
+  EXPECT_NE(lines("", "a b").find("this machine's name"), std::string::npos);
+  const auto twice = lines(member("b", 1, kKeyA) + member("b", 2, kKeyB), "a");
+  EXPECT_NE(twice.find("members: b"), std::string::npos) << twice;
+  EXPECT_EQ(twice.find("members: b, b"), std::string::npos) << twice;
+}
+
 TEST(Config, TheFile) {
   EXPECT_EQ(load_config("/nonexistent/kinfs.toml").error().code, Errc::kNotFound);
   const auto directory = load_config("/");
@@ -139,6 +157,8 @@ TEST(NearestName, IsCarefulWithShortWords) {
   EXPECT_EQ(nearest_name("x", {"n", "r", "w"}), "");
   EXPECT_EQ(nearest_name("W", {"n", "r", "w"}), "w");
   EXPECT_EQ(nearest_name("completely", {"name", "listen"}), "");
+  EXPECT_EQ(nearest_name("stat", {"get", "status"}), "status");
+  EXPECT_EQ(nearest_name("publ", {"public_key", "public_name"}), "") << "which of the two is not known";
 }
 
 }  // namespace

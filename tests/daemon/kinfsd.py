@@ -17,9 +17,11 @@ class Kinfsd(DaemonTest):
         return self.says(self.kinfsd("--config", file), code, *words)
 
     def test_options(self):
-        for arguments in (["--confgi", "x"], ["--config"], ["serve"], ["--config", self.at("none.toml")]):
+        for arguments, words in ((["--confgi", "x"], ["--confgi", "mean --config?"]), (["serve"], ["serve"]),
+                                 (["--config"], ["--config needs a value"]),
+                                 (["--config", self.at("none.toml")], [self.at("none.toml")])):
             with self.subTest(arguments):
-                self.says(self.kinfsd(*arguments), USAGE, arguments[-1])
+                self.says(self.kinfsd(*arguments), USAGE, *words)
         self.says(self.kinfsd("--help"), DONE, "--check-config")
         self.says(self.kinfsd("--version"), DONE, "kinfsd ")
 

@@ -1,4 +1,5 @@
 """kinfs lab, mount and umount as programs that start and end others: nothing is left, nothing else is touched."""
+import errno
 import json
 import os
 import shutil
@@ -89,7 +90,11 @@ class LabTest(DaemonTest):
         write(self.path(1, "a"), "kept\n")
         wait_until(lambda: os.path.exists(self.path(2, "a")), 5, "a on host 2")
         self.lab("kill", 2)
-        self.assertEqual(os.listdir(self.path(2)), [], "a plain folder, not a dead mount")
+        self.assertIn(self.path(2), mounted_below(self.root), "a plain folder would take files that nobody shares")
+        for use in (os.listdir, lambda at: write(os.path.join(at, "stray"), "x")):
+            with self.assertRaises(OSError) as dead:
+                use(self.path(2))
+            self.assertEqual(dead.exception.errno, errno.ENOTCONN)
         self.assertEqual((self.hosts()["host2"]["daemon"], self.hosts()["host2"]["mount"]), (None, None))
         self.lab("status", code=ATTENTION, words=["dead"])
         wait_until(lambda: self.state(1, 2) == "down", 10, "host1 misses host2")
@@ -97,7 +102,8 @@ class LabTest(DaemonTest):
         write(self.path(1, "b"), "meanwhile\n")
         self.lab("start", "host2", words=[self.path(2)])
         self.assertEqual(self.state(1, 2), "up")
-        wait_until(lambda: sorted(os.listdir(self.path(2))) == ["a", "b"], 5, "both files on host 2")
+        self.assertEqual(sorted(os.listdir(self.path(2))), ["a", "b"])
+        self.assertEqual(mounted_below(self.root).count(self.path(2)), 1, "the dead mount is gone")
         self.lab("start", 2, words=["up already"])
         mount = self.hosts()["host2"]["mount"]
         self.lab("kill", 2, "--daemon")
@@ -126,6 +132,52 @@ class LabTest(DaemonTest):
         wait_until(lambda: self.state(1, 3) == self.state(3, 1) == "up", 10, "they see each other")
         wait_until(lambda: os.path.exists(self.path(1, "a")), 5, "a on host 1")
         self.lab("heal", words=["no host was cut off"])
+
+    def test_down_takes_dead_mounts_away(self):
+        self.lab("up", "--nodes", 2)
+        self.lab("kill", 1)
+        self.lab("down")
+        self.nothing_is_left()
+        self.assertFalse(os.path.exists(self.root))
+
+    def test_start_names_a_file_in_its_place(self):
+        self.lab("up", "--nodes", 2)
+        self.lab("kill", 2)
+        must("umount", "-l", self.path(2))
+        write(self.path(2, "stray.txt"), "mine\n")
+        text = self.lab("start", 2, code=REFUSED, words=["stray.txt", self.path(2)])
+        self.assertEqual(len(text.splitlines()), 1, text)
+        self.assertEqual(read(self.path(2, "stray.txt")), b"mine\n")
+        os.unlink(self.path(2, "stray.txt"))
+        self.lab("start", 2)
+
+    def test_heal_returns_when_all_hosts_are_back(self):
+        """What was written apart is then there on every host, at once."""
+        self.lab("up", "--nodes", 3)
+        write(self.path(1, "a.txt"), "draft\n")
+        wait_until(lambda: os.path.exists(self.path(3, "a.txt")), 5, "a.txt on host 3")
+        self.lab("cut", 3)
+        for one, other in ((1, 3), (2, 3), (3, 1), (3, 2)):
+            wait_until(lambda: self.state(one, other) == "down", 10, f"host{one} misses host{other}")
+        for host in (1, 3):
+            write(self.path(host, "a.txt"), f"as host {host} sees it\n")
+            write(self.path(host, f"by{host}"), "x")
+        self.lab("heal", words=["all hosts reach each other"])
+        for host in (2, 1, 3):
+            names = sorted(os.listdir(self.path(host)))
+            self.assertEqual((len(names), names[1:]), (4, ["a.txt", "by1", "by3"]), f"on host {host}")
+            self.says(run(program("kinfs"), "--socket", self.hosts()[f"host{host}"]["socket"], "status"), DONE)
+
+    def test_start_says_who_is_not_back(self):
+        self.lab("up", "--nodes", 3)
+        stuck = self.hosts()["host3"]["daemon"]
+        os.kill(stuck, signal.SIGSTOP)
+        try:
+            text = self.lab("start", 1, code=ATTENTION, words=["host3 is not back yet", "does not answer"])
+            self.assertNotIn("host2", text.replace("host2 does not see it", ""))
+        finally:
+            os.kill(stuck, signal.SIGCONT)
+        self.lab("start", 1)
 
     def test_up_that_fails_ends_what_it_began(self):
         """With a mount.kinfs that refuses, and with one that hangs until the user interrupts."""
@@ -184,6 +236,19 @@ class LabTest(DaemonTest):
         self.says(run(program("kinfs"), "conflicts", self.path(1, "none")), ATTENTION, self.path(1, "none"))
         self.says(run(program("kinfs"), "conflicts", self.path(1, "d", "a", "b")), REFUSED, "no folder")
         self.says(run(program("kinfs"), "conflicts", self.root), REFUSED, "no mount of kinfs")
+
+    def test_conflicts_says_what_a_sibling_is(self):
+        """A directory made on one side of a cut, a file of that name on the other."""
+        self.lab("up", "--nodes", 2)
+        self.lab("cut", 2)
+        os.mkdir(self.path(1, "x"))
+        write(self.path(2, "x"), "four")
+        self.lab("heal")
+        text = self.says(run(program("kinfs"), "conflicts", self.path(1)), ATTENTION, "directory)", "4 bytes)")
+        self.assertNotIn(" 0 bytes", text)
+        found = json.loads(run(program("kinfs"), "conflicts", "--json", self.path(1)).stdout)
+        self.assertEqual([s["type"] for s in found["siblings"]], ["directory", "file"])
+        self.assertEqual(found["siblings"][1]["size"], 4)
 
 
 if __name__ == "__main__":

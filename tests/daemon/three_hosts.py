@@ -71,6 +71,10 @@ class ThreeHosts(DaemonTest):
         wait_until(lambda: self.status(1)["safe"] and self.status(3)["safe"], 20,
                    lambda: f"{self.status(1)} {self.status(3)}")
 
+    def test_status_of_a_host_that_is_cut_off(self):
+        self.start(3, hosts=3, cut=(1, 2))
+        self.says(self.kinfs(3, "status"), ATTENTION, "all traffic with h1, h2 is dropped")
+
     def test_get_shows_one_and_says_that_there_is_more(self):
         self.apart("k", b"of one", b"of three")
         shown = self.says(self.kinfs(2, "get", "k"), ATTENTION, "1 more concurrent version of k")
