@@ -3,8 +3,8 @@
 
 LAB is the directory of a running lab (`kinfs lab up`). Makes small files in LAB/1 while the kernel's tracer (tracefs)
 records the requests of FUSE and the system calls of the lab's processes. Prints the median time of each kind of request
-and, of the create that took the median time, what each process did when. Tracing costs time itself: what counts here are
-the shares, and what waits for what. Needs root.
+and, of the create that took the median time, what each process did when. Tracing costs time itself: what counts here
+are the shares, and what waits for what. Needs root.
 """
 import argparse
 import collections
@@ -65,7 +65,6 @@ def record(folder, creates, threads):
         os.write(fd, b"x" * 1024)
         os.close(fd)
         spans.append((began, time.monotonic()))
-        time.sleep(0.002)  # what follows the answer (late replies, release) is over before the next one
     put("tracing_on", "0")
     with open(f"{TRACE}/trace", encoding="ascii", errors="replace") as file:
         lines = file.readlines()
@@ -125,7 +124,8 @@ def main():
         began, end = spans[middle]
         for at, thread, cpu, event, rest in events:
             if began <= at <= end:
-                print(f"{(at - began) * 1e6:8.0f} us  cpu {cpu}  {threads.get(thread, str(thread)):24} {event} {rest[:70]}")
+                who = threads.get(thread, str(thread))
+                print(f"{(at - began) * 1e6:8.0f} us  cpu {cpu}  {who:24} {event} {rest[:70]}")
 
 
 if __name__ == "__main__":
