@@ -149,6 +149,20 @@ Task<Result<Filesystem::Located>> Filesystem::locate(DirectoryId directory, std:
   co_return out;
 }
 
+/// For removing and moving: `name` means the version that the kernel was told it leads to, which it may have kept for a
+/// moment, and which the program has seen; not one that has taken the name since.
+void Filesystem::as_told(Located& located, const std::string& name) const {
+  if (located.shown == nullptr) return;
+  const auto told = inodes_.told(located.at, name);
+  if (told == 0) return;
+  const auto nodes = nodes_of(located.at, *located.row);
+  const auto it = std::find(nodes.begin(), nodes.end(), told);
+  if (it == nodes.end()) return;
+  located.shown = &located.row->view.names[static_cast<std::size_t>(it - nodes.begin())];
+  const auto open = files_.find(told);
+  located.file = open != files_.end() && open->second->attached ? open->second : nullptr;
+}
+
 /// A sibling's name whose stem was cut does not tell its row: the directory is looked through.
 Task<Result<Filesystem::Located>> Filesystem::locate_cut(DirectoryId directory, std::string name) {
   Located out;
@@ -195,6 +209,11 @@ Task<Result<Found>> Filesystem::found(std::string name, Located located) {
   const auto node = node_for(located.at, *located.row, *located.shown);
   const auto& entry = located.shown->entry;
   const Digest128 id = entry.type == FileType::kDirectory ? entry.directory_id : entry.file_id;
+  if (const auto* inode = inodes_.find(node); inode != nullptr && inode->bound && node != kRootNode &&
+                                              (inode->at != located.at || inode->name != name)) {
+    // The kernel may still have it under the name that it was told before.
+    stale_names_.push_back({inodes_.node_of(inode->at.directory), inode->name});
+  }
   inodes_.remember(node, Place{entry.type, id, located.at, name, located.shown->version.event});
   out.valid_ms = valid_ms(located.row.get());
   if (state) {

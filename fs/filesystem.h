@@ -193,6 +193,7 @@ class Filesystem {
   Task<Result<Located>> locate(DirectoryId directory, std::string name, Age age, std::uint32_t thread = 0);
   Task<Result<RowPtr>> row_of_age(RowId id, Age age, std::uint32_t thread);
   Task<Result<Located>> locate_cut(DirectoryId directory, std::string name);
+  void as_told(Located& located, const std::string& name) const;
   Task<Result<Found>> found(std::string name, Located located);
   std::uint32_t valid_ms(const RowState* row) const;
   Attr attr_of(const OpenFile& file) const;
@@ -217,6 +218,7 @@ class Filesystem {
   void drop_if_idle(const FilePtr& file);
   void renamed_by_version(const FilePtr& file, const std::string& name);
   void drop_other_pages(const OpenFile& file);
+  const std::string& name_told(const OpenFile& file) const;
   void rebase(OpenFile& file, const Caller& caller);
   Task<Result<Unit>> refresh(FilePtr file, Age age, std::uint32_t thread);
   Opened open_handle(const FilePtr& file, const OpenFlags& flags);

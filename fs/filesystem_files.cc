@@ -143,14 +143,20 @@ Opened Filesystem::open_handle(const FilePtr& file, const OpenFlags& flags) {
   return out;
 }
 
+/// The name by which programs know `file`: it may be another than the one that shows its version now.
+const std::string& Filesystem::name_told(const OpenFile& file) const {
+  const auto* inode = inodes_.find(file.node);
+  return inode != nullptr && inode->bound && inode->at == file.at ? inode->name : file.name;
+}
+
 /// A save that replaces goes on top of what the saving process was shown, not of what came in since: that becomes a
 /// sibling. Where the process is not known, what is shown now counts.
 void Filesystem::rebase(OpenFile& file, const Caller& caller) {
-  if (!file.shown) return;
-  const auto seen = ns_.seen_by(file.at, file.name, file.shown->dots, caller);
-  if (!seen || seen->dots.size() == file.shown->dots.size()) return;
+  if (!file.shown || !file.base) return;
+  const auto seen = ns_.seen_by(file.at, name_told(file), *file.base, *file.shown, caller);
+  if (!seen || (seen->shown.name == file.shown->name && seen->dots.size() == file.shown->dots.size())) return;
   file.dots = seen->dots;
-  if (seen->shown != nullptr) file.shown = *seen->shown;
+  file.shown = seen->shown;
 }
 
 /// Close-to-open: what is open here and has nothing unpublished takes over what the row shows now.
@@ -175,8 +181,8 @@ Task<Result<Opened>> Filesystem::open(std::uint64_t node, OpenFlags flags, Calle
   Result<Unit> good = Unit{};
   if (file->entry.type != FileType::kRegular) good = fail(Errc::kInvalid, file->name + " is no regular file");
   if (good && known) good = co_await refresh(file, Age::kAtOpen, caller.thread);
-  if (good && flags.read && file->base && !flags.truncate) {
-    ns_.remember_open(file->at, file->name, file->base, caller);
+  if (good && flags.read && file->shown && !flags.truncate) {
+    ns_.remember_open(file->at, name_told(*file), *file->shown, caller);
   }
   if (good && flags.truncate) {
     if (!file->unpublished()) rebase(*file, caller);

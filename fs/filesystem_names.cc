@@ -203,6 +203,7 @@ Task<Result<Unit>> Filesystem::remove(DirectoryId directory, std::string name, b
   auto located = co_await locate(directory, name, Age::kCached);
   if (!located) co_return pass(std::move(located));
   if (!located->exists() || located->at != first->at) co_return fail(Errc::kNotFound, name + " is no longer there");
+  as_told(*located, name);
   const auto type = located->type();
   if (is_directory && type != FileType::kDirectory) co_return fail(Errc::kNotDirectory, name + " is no directory");
   if (!is_directory && type == FileType::kDirectory) co_return fail(Errc::kIsDirectory, name + " is a directory");
@@ -278,6 +279,8 @@ Task<Result<Unit>> Filesystem::rename(std::uint64_t from, std::string name, std:
     auto to_again = co_await locate(names.to_directory, new_name, Age::kCached);
     if (!to_again) co_return pass(std::move(to_again));
     names.to = std::move(*to_again);
+    as_told(names.from, name);
+    as_told(names.to, new_name);
     if (names.from.shown == nullptr || names.from.at != source->at) {
       co_return fail(Errc::kNotFound, name + " is no longer there");
     }
@@ -288,7 +291,7 @@ Task<Result<Unit>> Filesystem::rename(std::uint64_t from, std::string name, std:
 
 Task<Result<Unit>> Filesystem::rename_locked(Names names, RenameFlags flags, Caller caller) {
   const bool same_row = names.from.at == names.to.at;
-  if (same_row && names.name == names.new_name) co_return Unit{};
+  if (same_row && (names.name == names.new_name || names.from.shown == names.to.shown)) co_return Unit{};
   if (flags.no_replace && names.to.exists()) co_return fail(Errc::kExists, names.new_name + " exists");
   auto good = co_await check_replace(names);
   if (!good) co_return pass(std::move(good));
@@ -349,10 +352,14 @@ Task<Result<Unit>> Filesystem::move_to_row(Names names, Caller caller) {
   const auto* to = names.to.shown;
   const auto& view = names.to.row->view;
   auto dots = superseded_by_write(view, to);
+  std::optional<Namespace::Seen> seen;
   if (to != nullptr) {
     // As for O_TRUNC: a version that came in since the saving process opened the name becomes a sibling.
-    const auto seen = ns_.seen_by(names.to.at, names.new_name, to->dots, caller);
-    if (seen && seen->dots.size() < to->dots.size()) dots = seen->dots;
+    seen = ns_.seen_by(names.to.at, names.new_name, *names.to.row, *to, caller);
+    if (seen && (seen->shown.name != to->name || seen->dots.size() < to->dots.size())) {
+      dots = seen->dots;
+      to = &seen->shown;
+    }
   }
   auto own = co_await entry_of_its_own(from->entry, from->plain ? from->entry.file_id : file_id(client_.next_event()));
   if (!own) co_return pass(std::move(own));

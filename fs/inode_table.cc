@@ -112,6 +112,7 @@ Inode& InodeTable::remember(std::uint64_t node, const Place& place) {
     move(node, place);
   }
   ++inode.lookups;
+  inode.told = ++last_told_;
   return inode;
 }
 
@@ -151,6 +152,14 @@ std::vector<const Inode*> InodeTable::files_at(const RowId& at) const {
     if (inode != nullptr && inode->at == at && !inode->directory()) out.push_back(inode);
   }
   return out;
+}
+
+std::uint64_t InodeTable::told(const RowId& at, const std::string& name) const {
+  const Inode* last = nullptr;
+  for (const auto* inode : files_at(at)) {
+    if (inode->name == name && (last == nullptr || inode->told > last->told)) last = inode;
+  }
+  return last == nullptr ? 0 : last->node;
 }
 
 void InodeTable::forget(std::uint64_t node, std::uint64_t lookups) {

@@ -38,6 +38,7 @@ struct Inode : Place {
   std::uint64_t node = 0;
   bool bound = true;
   std::uint64_t lookups = 0;
+  std::uint64_t told = 0;  // counts the answers to lookups: the greater was told last
   EventId cached{};  // the version whose bytes the kernel may hold; zero: none that it may keep
   bool directory() const { return type == FileType::kDirectory; }
 };
@@ -74,6 +75,8 @@ class InodeTable {
   const Inode* find(std::uint64_t node) const;
   /// The bound inodes of files at a row.
   std::vector<const Inode*> files_at(const RowId& at) const;
+  /// The node that the kernel was told last for a name of a row; 0: none.
+  std::uint64_t told(const RowId& at, const std::string& name) const;
   void forget(std::uint64_t node, std::uint64_t lookups);
   std::size_t size() const { return inodes_.size(); }
 
@@ -88,6 +91,7 @@ class InodeTable {
 
   std::unordered_map<std::uint64_t, Inode> inodes_;
   std::unordered_multimap<std::size_t, std::uint64_t> rows_;  // by the hash of the row
+  std::uint64_t last_told_ = 0;
 };
 
 }  // namespace kinfs::fs

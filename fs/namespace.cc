@@ -440,18 +440,18 @@ Task<Namespace::Lock> Namespace::lock(RowId id) {
 
 // --- what processes were shown ---
 
-void Namespace::remember_open(const RowId& id, const std::string& name, RowPtr state, const Caller& caller) {
-  if (caller.thread == 0 || !state) return;
+void Namespace::remember_open(const RowId& id, const std::string& name, const Shown& shown, const Caller& caller) {
+  if (caller.thread == 0) return;
   const auto it = opens_.find(id);
   if (it == opens_.end()) opens_order_.push_back(id);
   auto& opens = it == opens_.end() ? opens_[id] : it->second;
   std::erase_if(opens, [&](const Open& o) { return o.thread == caller.thread && o.name == name; });
   if (opens.size() == kMaxOpensOfRow) opens.pop_front();
-  opens.push_back(Open{caller.thread, env_.mono_ms(), name, std::move(state), {}});
+  opens.push_back(Open{caller.thread, env_.mono_ms(), name, shown, {}});
 }
 
-std::optional<Namespace::Seen> Namespace::seen_by(const RowId& id, const std::string& name,
-                                                  const std::vector<Dot>& dots, const Caller& caller) {
+std::optional<Namespace::Seen> Namespace::seen_by(const RowId& id, const std::string& name, const RowState& state,
+                                                  const Shown& now, const Caller& caller) {
   const auto it = opens_.find(id);
   if (it == opens_.end() || caller.thread == 0) return std::nullopt;
   const auto& opens = it->second;
@@ -459,13 +459,21 @@ std::optional<Namespace::Seen> Namespace::seen_by(const RowId& id, const std::st
     return o.name == name && env_.same_process(o.thread, o.at_ms, caller.thread);
   });
   if (open == opens.rend()) return std::nullopt;
-  Seen seen;
-  seen.state = open->state;
-  seen.shown = open->state->view.find(name);
-  for (const auto& dot : dots) {
-    if (open->state->row.context.covers(dot) || contains(open->own, dot)) seen.dots.push_back(dot);
+  const auto known = [&](const Shown& shown) {
+    std::vector<Dot> dots;
+    for (const auto& dot : shown.dots) {
+      if (contains(open->shown.dots, dot) || contains(open->own, dot)) dots.push_back(dot);
+    }
+    return dots;
+  };
+  if (auto dots = known(now); !dots.empty()) return Seen{now, std::move(dots)};
+  // Another version has taken the name since; what was opened may live on under another.
+  for (const auto& shown : state.view.names) {
+    const bool opened = std::any_of(shown.dots.begin(), shown.dots.end(),
+                                    [&](const Dot& dot) { return contains(open->shown.dots, dot); });
+    if (opened) return Seen{shown, known(shown)};
   }
-  return seen;
+  return Seen{open->shown, {}};
 }
 
 }  // namespace kinfs::fs

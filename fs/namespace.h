@@ -153,16 +153,16 @@ class Namespace {
   Task<Lock> lock(RowId id);
 
   // --- what processes were shown, for saves that replace (O_TRUNC, rename-over) ---
-  /// `caller` opened `name`, a name of row `id`, for reading, and was shown `state`.
-  void remember_open(const RowId& id, const std::string& name, RowPtr state, const Caller& caller);
+  /// `caller` opened `name`, as it knows it, of row `id` for reading, and was shown `shown`.
+  void remember_open(const RowId& id, const std::string& name, const Shown& shown, const Caller& caller);
+  /// What a save goes on top of.
   struct Seen {
-    const Shown* shown = nullptr;  // under that name then; null when none
-    RowPtr state;                  // keeps it alive
-    std::vector<Dot> dots;         // which of the dots asked about had been seen, own writes since then included
+    Shown shown;
+    std::vector<Dot> dots;  // of the versions that live now, those that it supersedes
   };
-  /// Of `dots`, those that the process of `caller` saw at its last open of `name`, or that this mount wrote. nullopt:
-  /// no such open is known, so what is shown now counts as seen.
-  std::optional<Seen> seen_by(const RowId& id, const std::string& name, const std::vector<Dot>& dots,
+  /// What the process of `caller` saw at its last open of `name`, or this mount has written upon that since, in `state`;
+  /// nullopt: no such open is known, so what is shown now counts as seen.
+  std::optional<Seen> seen_by(const RowId& id, const std::string& name, const RowState& state, const Shown& now,
                               const Caller& caller);
 
   void forget_row(const RowId& id);
@@ -175,7 +175,7 @@ class Namespace {
     std::uint32_t thread = 0;
     std::int64_t at_ms = 0;
     std::string name;
-    RowPtr state;
+    Shown shown;
     std::vector<Dot> own;  // written through this mount since
   };
 
