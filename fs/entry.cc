@@ -121,6 +121,7 @@ Bytes encode(const Entry& entry) {
     out.mutable_branch()->set_hlc(entry.branch->hlc.value);
     out.mutable_branch()->set_host(entry.branch->host);
     if (entry.branch->base != EventId{}) write_event(entry.branch->base, *out.mutable_branch()->mutable_base());
+    out.mutable_branch()->set_left(entry.branch->left);
   }
   return serialize(out);
 }
@@ -162,7 +163,7 @@ Result<Entry> decode_entry(ByteView bytes) {
     if (in.branch().host().size() > kMaxHostBytes) return corrupt("a branch's host name is over 255 bytes");
     if (!in.branch().has_event()) return corrupt("a branch has no first event");
     e.branch = Branch{read_event(in.branch().event()), Hlc{in.branch().hlc()}, in.branch().host(),
-                      read_event(in.branch().base())};
+                      read_event(in.branch().base()), in.branch().left()};
   }
   if (auto ok = check_shape(e); !ok) return pass(std::move(ok));
   return e;

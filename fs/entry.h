@@ -45,6 +45,8 @@ struct Branch {
   /// The newest ancestor that it shared with another branch when it was shown; all zero when there is none. Lineages
   /// are cut, and without it the first event of the *other* branch could not be told once this one's has no fork.
   EventId base{};
+  /// The plain name was removed and this one left under its sibling's name: it stays there, whoever writes to it.
+  bool left = false;
   bool operator==(const Branch&) const = default;
 };
 

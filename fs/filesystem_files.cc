@@ -451,7 +451,7 @@ void Filesystem::published(const FilePtr& file, const RowPtr& state, const Entry
   file->shown->name = file->name;
   file->shown->entry = entry;
   file->shown->version = version;
-  file->shown->branch = entry.branch ? *entry.branch : Branch{version.event, version.hlc, version.host, {}};
+  file->shown->branch = entry.branch ? *entry.branch : Branch{version.event, version.hlc, version.host, {}, false};
   file->shown->dots.clear();
   file->dots.clear();
 }

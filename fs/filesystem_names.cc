@@ -329,6 +329,7 @@ Task<Result<Unit>> Filesystem::move_within_row(Names names) {
   if (!to_plain) {
     dots.insert(dots.end(), to->dots.begin(), to->dots.end());
     entry.branch = to->branch;
+    entry.branch->left = to->left;
   }
   auto version = ns_.version(row, dots, from, encode(entry), false);
   std::optional<Version> marker;

@@ -46,7 +46,10 @@ std::vector<Dot> superseded_by_write(const View& view, const Shown* shown) {
 
 Entry entry_on_top(Entry entry, const View* view, const Shown* shown) {
   entry.branch.reset();
-  if (view != nullptr && view->has_siblings() && shown != nullptr) entry.branch = shown->branch;
+  if (view != nullptr && view->has_siblings() && shown != nullptr) {
+    entry.branch = shown->branch;
+    entry.branch->left = shown->left;
+  }
   if (view != nullptr) entry.generation = std::max(entry.generation, view->generation);
   return entry;
 }

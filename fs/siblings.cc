@@ -214,7 +214,7 @@ void find_branches(std::vector<Group>& groups, const Left& left) {
     const auto written = branch_written(g);
     g.own = branch_by_lineage(g, groups);
     g.branch = written ? *written : by_marker ? *by_marker : g.own;
-    g.left = by_marker || (written && has(left.events, written->event)) ||
+    g.left = by_marker || (written && (written->left || has(left.events, written->event))) ||
              std::any_of(g.members.begin(), g.members.end(), [&](const Live* m) {
                return std::find(left.dots.begin(), left.dots.end(), m->version->dot) != left.dots.end();
              });
@@ -245,6 +245,7 @@ std::vector<Shown> show(const std::vector<Group>& groups) {
     s.entry = g.latest().entry;
     s.version = *g.latest().version;
     s.branch = g.branch;
+    s.left = g.left;
     s.keeps_number = std::none_of(groups.begin(), groups.end(), [&](const Group& other) {
       return &other != &g && other.latest().entry.file_id == g.latest().entry.file_id &&
              std::tie(other.branch.hlc, other.branch.event) < std::tie(g.branch.hlc, g.branch.event);

@@ -24,6 +24,7 @@ struct Shown {
   Entry entry;                  // attributes merged over equal versions: the latest clock's
   Version version;              // the one of these whose clock is greatest
   Branch branch;                // its branch's first event
+  bool left = false;            // a removal of the plain name left it under its sibling's name
   bool keeps_number = false;    // of the branches of one file id, the oldest keeps the undiverged node id
   std::vector<Dot> dots;        // all that stand behind this name; a write on top of it supersedes these
 };

@@ -94,12 +94,12 @@ class Random : public Hosts {
     const auto it = host.seen.find({host.mount->caller.thread / 10, name});
     return it != host.seen.end() ? it->second : lines_of(peek(host, name));
   }
-  /// What a mount has written on top of, and that itself, counts as seen by all its processes.
+  /// What a mount has written, and what it wrote upon, counts as seen by all its processes, under all names of the row.
   void wrote(Host& host, const std::string& name, const std::string& line, Lines upon) {
     written_.insert(line);
     upon.insert(line);
     for (auto& [who, lines] : host.seen) {
-      if (who.second == name) lines.insert(upon.begin(), upon.end());
+      if (row_of(who.second) == row_of(name)) lines.insert(upon.begin(), upon.end());
     }
   }
   /// What happened, for a seed that was asked for alone.
