@@ -1,5 +1,7 @@
 #include "cluster/blocks.h"
 
+#include "cluster/replica.h"
+
 #include <algorithm>
 
 namespace kinfs::cluster {
@@ -14,32 +16,33 @@ void BlockCoordinator::put(const Asker& asker, PutBlockRequest request) {
   plan.preference.assign(order.begin(), order.end());
   plan.owners = core_.layout.replicas();
   plan.self_is_owner = core_.owns(partition);
+  plan.sync = request.options.sync;
 
-  const auto give_up = replication_.give_up(id, asker);
-  core_.on_save_failure(id, give_up);
   // A copy is kept here by an owner, or by who must keep the hint.
   const auto hint_all = [key = request.key, this](Batch& batch, const std::vector<NodeId>& owners) {
     for (const auto owner : owners) core_.keep_hint(batch, owner, key);
   };
-  const auto hopeless = replication_.hopeless_owners(plan.preference, plan.owners);
-  if (plan.self_is_owner || !hopeless.empty()) core_.save_block(id, request.key, request.bytes);
+  const auto here = replication_.hinted_here(plan.preference, plan.owners);
+  if (plan.self_is_owner || !here.empty()) core_.save_block(id, request.key, request.bytes);
   Batch batch;
-  hint_all(batch, hopeless);
+  hint_all(batch, here);
   core_.save(id, std::move(batch));
 
   plan.body = [key = request.key, bytes = request.bytes,
                sync = request.options.sync](std::vector<NodeId> hint_for) -> Body {
     return WriteBlock{key, bytes, sync, std::move(hint_for)};
   };
-  plan.keep_hints = [this, id, hint_all, give_up, key = request.key,
-                     bytes = request.bytes](const std::vector<NodeId>& owners) {
-    core_.on_save_failure(id, give_up);
-    core_.save_block(id, key, bytes);  // does nothing where it is stored already
+  plan.keep_hints = [this, hint_all, key = request.key, bytes = request.bytes](std::uint64_t origin,
+                                                                               const std::vector<NodeId>& owners) {
+    core_.save_block(origin, key, bytes);  // does nothing where it is stored already
     Batch hints;
     hint_all(hints, owners);
-    core_.save(id, std::move(hints));
+    core_.save(origin, std::move(hints));
   };
-  plan.answer = [this, id, asker](bool degraded) { core_.answer(id, asker, BlockStored{degraded}); };
+  plan.answer = [this, asker](std::uint64_t origin, bool degraded) {
+    core_.answer(origin, asker, BlockStored{degraded});
+  };
+  plan.fail = [this, asker](const Error& error) { core_.answer(core_.new_id(), asker, error); };
   replication_.begin(std::move(plan));
   if (request.options.sync) {
     core_.after_sync(id, [this, id] { replication_.confirmed_here(id); });
@@ -51,13 +54,14 @@ void BlockCoordinator::put(const Asker& asker, PutBlockRequest request) {
 void BlockCoordinator::get(const Asker& asker, const GetBlockRequest& request) {
   ++core_.counters.blocks_got;
   const auto id = core_.new_id();
-  if (auto here = core_.store.get_block(request.key); here) {
+  auto here = core_.store.get_block(request.key);
+  if (here) {
     core_.answer(id, asker, BlockFound{std::move(*here)});
     return;
   }
   UnderWay op{asker, request.key, {}, {}, 0, 0};
   const auto partition = partition_of(request.key.volume, block_partition_key(request.key));
-  if (core_.owns(partition)) op.owners_without = 1;
+  if (core_.owns(partition) && is_lost(here.error())) op.owners_without = 1;
   // Healthy ones first, then those that are suspected: suspicion may be wrong, and a block has no other source.
   for (const bool healthy : {false, true}) {
     const auto order = core_.layout.preference(partition);

@@ -313,6 +313,7 @@ class Decoder {
         put.add.push_back(taken(decode_version(bytes)));
         require(put.add.back().dot == Dot{}, "a new version that has a dot already");
         require(put.add.back().event.sequence != 0, "a new version without an event");
+        require(put.add.back().event.sequence < kMaxSequenceNumber, "an event with a number far too large");
       }
       require(r.previous_size() == 0 || r.previous_size() == r.add_size(), "previous events for other versions");
       put.previous.assign(r.previous().begin(), r.previous().end());
@@ -321,13 +322,14 @@ class Decoder {
     return out;
   }
 
-  std::vector<Dot> dots(const google::protobuf::RepeatedPtrField<wire::Dot>& in) {
+  /// `may_be_none`: an event that is covered, and superseded since, has no dot any more.
+  std::vector<Dot> dots(const google::protobuf::RepeatedPtrField<wire::Dot>& in, bool may_be_none) {
     length(in.size(), kMaxDots, "dots");
     std::vector<Dot> out;
     if (error_) return out;
     out.reserve(static_cast<std::size_t>(in.size()));
     for (const auto& dot : in) {
-      require(dot.counter() != 0, "a dot without a counter");
+      require(dot.counter() != 0 || (may_be_none && dot.node() == 0), "a dot without a counter");
       out.push_back({NodeId{dot.node()}, dot.counter()});
     }
     return out;
@@ -339,7 +341,7 @@ class Decoder {
     length(in.rows_size(), kMaxRows, "rows");
     for (const auto& r : in.rows()) {
       if (error_) break;
-      out.rows.push_back({taken(decode_context(r.context())), dots(r.live()), dots(r.added())});
+      out.rows.push_back({taken(decode_context(r.context())), dots(r.live(), false), dots(r.added(), true)});
     }
     return out;
   }

@@ -24,6 +24,9 @@ void Core::answer(std::uint64_t origin, const Asker& asker, Answer answer) {
     ++counters.dropped_late;
     return;
   }
+  if (auto* error = std::get_if<Error>(&answer); error != nullptr && asker.tried_before) {
+    answer = leave_open(std::move(*error));
+  }
   if (asker.local) {
     effects_.push_back({origin, Reply{asker.client, std::move(answer)}});
     return;
@@ -60,7 +63,7 @@ void Core::keep_hint(Batch& batch, NodeId target, const BlockKey& key) {
 }
 
 void Core::observe(const Row& row) {
-  if (dots.observe(row.context.counter_of(config.self))) ++counters.dot_clashes;
+  if (dots.observe(row.context.counter_of(config.self))) ++counters.unknown_own_dots;
 }
 
 }  // namespace kinfs::cluster

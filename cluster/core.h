@@ -25,6 +25,7 @@ struct Asker {
   NodeId node{};             // else: where the ForwardReply goes
   std::uint64_t id = 0;      //       and under which id
   std::int64_t deadline_ms = 0;
+  bool tried_before = false;  // somebody was asked for it, and may have done it
 };
 
 class Core {
@@ -62,7 +63,9 @@ class Core {
   void answer(std::uint64_t origin, const Asker& asker, Answer answer);
   /// Runs `then` once everything saved so far is on disk.
   void after_sync(std::uint64_t origin, std::function<void()> then);
-  /// Runs `then` if a Save of `origin` fails in this round.
+  /// Which input this is: effects of one round stand or fall by origin.
+  std::uint64_t round() const { return round_; }
+  /// Runs `then` if a Save of `origin` fails in this round; the last `then` counts.
   void on_save_failure(std::uint64_t origin, std::function<void(const Error&)> then) {
     failures_[origin] = std::move(then);
   }
@@ -70,13 +73,14 @@ class Core {
   void keep_hint(Batch& batch, NodeId target, const RowKey& key);
   void keep_hint(Batch& batch, NodeId target, const BlockKey& key);
   std::uint64_t& last_hint_sequence() { return last_hint_sequence_; }
-  /// Contexts tell of dots; ours among them must be ones that we made.
+  /// Contexts tell of dots; ours among them must be ones that we made, or our disk is an older one.
   void observe(const Row& row);
 
   // For node.cc.
   std::vector<Effect> take_effects() { return std::exchange(effects_, {}); }
   void begin_round(Time time) {
     now = time;
+    ++round_;
     failures_.clear();
     saved_now_.clear();
   }
@@ -88,6 +92,7 @@ class Core {
   std::vector<Effect> effects_;
   std::map<RowKey, Row> saved_now_;
   std::uint64_t last_id_ = 0;
+  std::uint64_t round_ = 0;
   std::uint64_t last_hint_sequence_ = 0;
   struct PendingSync {
     std::uint64_t origin;

@@ -4,18 +4,30 @@
 
 namespace kinfs::cluster {
 
+namespace {
+// How far the clock is reserved beyond what was used, when it is ahead of the wall clock already: it then counts
+// events, and a million of them fit. A start begins at the end of what was reserved, so one that comes soon after the
+// other moves the clock by this much, and not by kClockAheadMs.
+constexpr std::uint64_t kClockRoom = 16ull << 16;
+constexpr std::uint64_t kClockStep = 1000ull << 16;
+
+std::uint64_t saturated(std::uint64_t counter) { return std::min(counter, kMaxSequenceNumber); }
+}  // namespace
+
 NodeMeta DotSource::start(const std::optional<NodeMeta>& stored, const NodeConfig& config, std::int64_t wall_ms) {
   if (stored) meta_ = *stored;
   meta_.node = config.self;
   meta_.cluster_id = config.cluster_id;
   meta_.boot += 1;
-  next_ = std::max<std::uint64_t>(1, meta_.counter_reserved);
+  const bool trusts_disk = config.bug == PlantedBug::kTrustOldDisk;
+  next_ = std::max(trusts_disk ? 1 : least_at(wall_ms), saturated(meta_.counter_reserved));
   const bool nothing_lost = stored && meta_.machine_boot == config.machine_boot && !config.machine_boot.empty();
+  vouches_for_all_ = config.bug == PlantedBug::kVouchForLostDots;
   if (!nothing_lost) meta_.counter_floor = next_;
-  if (config.bug == PlantedBug::kVouchForLostDots) meta_.counter_floor = 0;
+  if (vouches_for_all_) meta_.counter_floor = 0;
   meta_.machine_boot = config.machine_boot;
-  meta_.counter_reserved = next_ + kBlock;
-  meta_.hlc_reserved = std::max(meta_.hlc_reserved, Hlc::from_ms(wall_ms + kClockAheadMs));
+  meta_.counter_reserved = saturated(next_ + kBlock);
+  meta_.hlc_reserved = std::max(Hlc{meta_.hlc_reserved.value + kClockRoom}, Hlc::from_ms(wall_ms + kClockAheadMs));
   durable_ = 0;
   return meta_;
 }
@@ -25,18 +37,25 @@ std::optional<Dot> DotSource::next() {
   return Dot{meta_.node, next_++};
 }
 
-std::optional<NodeMeta> DotSource::extend(Hlc clock) {
-  const bool counters_low = next_ + kBlock / 2 > meta_.counter_reserved;
-  const bool clock_low = clock.physical_ms() + kClockAheadMs / 2 > meta_.hlc_reserved.physical_ms();
-  if (!counters_low && !clock_low) return std::nullopt;
-  if (counters_low) meta_.counter_reserved = std::max(meta_.counter_reserved, next_) + kBlock;
-  if (clock_low) meta_.hlc_reserved = Hlc::from_ms(clock.physical_ms() + kClockAheadMs);
+std::optional<NodeMeta> DotSource::extend(Hlc clock, std::int64_t wall_ms) {
+  const bool counters_low = next_ + kBlock / 2 > meta_.counter_reserved && meta_.counter_reserved < kMaxSequenceNumber;
+  const bool clock_low = clock.value + kClockRoom / 2 > meta_.hlc_reserved.value ||
+                         Hlc::from_ms(wall_ms + kClockAheadMs / 2) > meta_.hlc_reserved;
+  if (!counters_low && !clock_low && !moved_) return std::nullopt;
+  moved_ = false;
+  if (counters_low) meta_.counter_reserved = saturated(std::max(meta_.counter_reserved, next_) + kBlock);
+  if (clock_low) {
+    meta_.hlc_reserved = std::max(Hlc{clock.value + kClockStep}, Hlc::from_ms(wall_ms + kClockAheadMs));
+  }
   return meta_;
 }
 
 bool DotSource::observe(std::uint64_t counter) {
   if (counter < next_) return false;
-  next_ = counter + 1;
+  next_ = saturated(counter + 1);
+  durable_ = 0;
+  moved_ = true;
+  if (!vouches_for_all_) meta_.counter_floor = next_;
   return true;
 }
 

@@ -1,8 +1,9 @@
 // Dots that are never used twice, whatever happens to this node.
 //
 // Counters are reserved in blocks by a record that is fsynced before the first of them is handed out. Every
-// start begins at the end of what was reserved; and a counter of ours that a peer has seen and we have not
-// made (a disk restored from a copy) moves us past it.
+// start begins at the end of what was reserved, and not below what the wall clock says: so a directory that was
+// emptied, or restored from an older copy, does not use the numbers of its former life again, as long as the clock did
+// not go back. When it did, a counter of ours that a peer has seen and we have not made moves us past it.
 #pragma once
 
 #include <algorithm>
@@ -18,16 +19,23 @@ class DotSource {
  public:
   static constexpr std::uint64_t kBlock = 4096;
   static constexpr std::int64_t kClockAheadMs = 60'000;
+  /// The least counter of a start at this time: no node makes a thousand dots a millisecond for long.
+  static std::uint64_t least_at(std::int64_t wall_ms) {
+    return static_cast<std::uint64_t>(std::clamp<std::int64_t>(wall_ms, 0, 1ll << 44)) << 10 | 1;
+  }
 
   /// From the record on disk, or from nothing; returns the record to be saved and synced first.
   NodeMeta start(const std::optional<NodeMeta>& stored, const NodeConfig& config, std::int64_t wall_ms);
   /// A record that start() or extend() returned is on disk.
-  void reserved(const NodeMeta& record) { durable_ = std::max(durable_, record.counter_reserved); }
+  void reserved(const NodeMeta& record) {
+    if (record.counter_floor == meta_.counter_floor) durable_ = std::max(durable_, record.counter_reserved);
+  }
   /// nullopt while the reservation is not on disk yet: the caller refuses with kBusy.
   std::optional<Dot> next();
-  /// A new record when half of the block is used, or the clock nears its reservation; nullopt else.
-  std::optional<NodeMeta> extend(Hlc clock);
-  /// Returns true, and moves on, when `counter` is one that we have never made.
+  /// A new record when half of the block is used, the clock nears its reservation, or observe() moved on; nullopt else.
+  std::optional<NodeMeta> extend(Hlc clock, std::int64_t wall_ms);
+  /// Returns true, and moves on, when `counter` is one that we do not know to have made: this disk is an older one, and
+  /// what was made since may live elsewhere. No dot is made until that is on disk.
   bool observe(std::uint64_t counter);
   /// How far back a dot that is made now vouches for this node's earlier ones on the same row, of which `last` is the
   /// latest in the row's state here: not beyond the last start that may have lost some.
@@ -41,6 +49,8 @@ class DotSource {
   NodeMeta meta_;
   std::uint64_t next_ = 0;
   std::uint64_t durable_ = 0;
+  bool moved_ = false;
+  bool vouches_for_all_ = false;  // the planted bug
 };
 
 }  // namespace kinfs::cluster

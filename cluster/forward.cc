@@ -52,7 +52,10 @@ void Forwarder::tick() {
     if (op.deadline_ms <= core_.now.mono_ms || !core_.peers.healthy(op.asked)) late.push_back(id);
   }
   std::sort(late.begin(), late.end());
-  for (const auto id : late) ask_next(id);
+  for (const auto id : late) {
+    under_way_.at(id).asker.tried_before = true;  // who does not answer may have done it
+    ask_next(id);
+  }
 }
 
 }  // namespace kinfs::cluster

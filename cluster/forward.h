@@ -1,5 +1,6 @@
 // Routing through any node: a put that reaches a node which owns nothing of its partition goes on to the first
-// healthy owner, and to the next one when that does not answer. Retrying is safe: a request carries its events.
+// healthy owner, and to the next one when that does not answer. Retrying is safe: a request carries its events. Once
+// one that was asked did not answer, no error of the next says any more that nothing was done.
 #pragma once
 
 #include <cstdint>

@@ -155,6 +155,13 @@ struct Message {
   Body body;
 };
 
+/// `error` of one attempt, when an earlier one at the same may have been carried out: it must not say that nothing was
+/// done.
+inline Error leave_open(Error error) {
+  if (error.code == Errc::kTimeout || error.code == Errc::kUnavailable) return error;
+  return {Errc::kTimeout, "an earlier attempt may have been carried out, and this one was not: " + error.text};
+}
+
 /// What goes over a Unix socket between a client and its daemon.
 struct ClientFrame {
   std::uint64_t id = 0;      // chosen by the client, echoed by the answer

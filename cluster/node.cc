@@ -31,6 +31,7 @@ class NodeImpl {
 
   void begin_round(Time now) { core.begin_round(now); }
   Result<void> start();
+  std::string name_of(NodeId node) const;
   void receive(Message message);
   void dispatch(Message& message);
   void request(const Asker& asker, Request request);
@@ -49,17 +50,24 @@ class NodeImpl {
   Forwarder forwarder;
 };
 
+std::string NodeImpl::name_of(NodeId node) const {
+  for (const auto& member : core.config.members) {
+    if (member.node == node) return member.name;
+  }
+  return "a host that is no member of this configuration";
+}
+
 Result<void> NodeImpl::start() {
   auto stored = core.store.meta();
   if (!stored) return pass(std::move(stored));
   if (*stored && (**stored).node != core.config.self) {
-    return fail(Errc::kRefused, "this data directory belongs to another node of the cluster (" +
-                                    std::to_string(static_cast<std::uint64_t>((**stored).node)) +
-                                    "); give this node its own, or its own key");
+    return fail(Errc::kRefused, "this data directory was written with another key, by " + name_of((**stored).node) +
+                                    ": give this host a data directory of its own (node.data_dir), or put the right "
+                                    "key file into its place (node.key_file)");
   }
   if (*stored && (**stored).cluster_id != core.config.cluster_id) {
-    return fail(Errc::kRefused, "this data directory belongs to another cluster (" + to_hex((**stored).cluster_id) +
-                                    "); choose an empty one");
+    return fail(Errc::kRefused, "this data directory was written under another cluster.id than the "
+                                "configuration's: correct cluster.id, or name an empty node.data_dir");
   }
   if (*stored) core.clock = HlcClock((**stored).hlc_reserved);
   const auto meta = core.dots.start(*stored, core.config, core.now.wall_ms);
@@ -187,7 +195,7 @@ void NodeImpl::request(const Asker& asker, Request request) {
 }
 
 void NodeImpl::extend_reservation() {
-  const auto meta = core.dots.extend(core.clock.last());
+  const auto meta = core.dots.extend(core.clock.last(), core.now.wall_ms);
   if (!meta) return;
   const auto origin = core.new_id();
   Batch batch;
@@ -250,7 +258,7 @@ std::vector<Effect> Node::take_effects() { return impl_->core.take_effects(); }
 
 std::vector<PeerView> Node::peers() const {
   auto view = impl_->core.peers.view();
-  for (auto& peer : view) peer.hints = impl_->hints.kept_for(peer.member.node);
+  for (auto& peer : view) peer.hints = impl_->core.store.hint_count(peer.member.node);
   return view;
 }
 

@@ -47,6 +47,11 @@ enum class PlantedBug : std::uint32_t {
   kSyncBeforeDisk,         // a synced put is confirmed without the fsync
   kVouchForLostDots,       // after a power cut a node's context covers its own dots that it lost
   kVouchForUnseenEvents,   // a client's event covers its earlier ones, whether the row has seen them or not
+  kConfirmBeforeSync,      // a replica confirms a synced write without waiting for the fsync
+  kReplayUnsynced,         // a hint is dropped when its owner has the state, on its disk or not
+  kForgetBlockHint,        // the stand-in confirms a block without keeping the hint
+  kTrustOldDisk,           // counters go on where the disk says, though it may be an older one, or empty
+  kHalfBatch,              // a replica takes the first row of a batch, and confirms all of it
 };
 
 struct NodeConfig {
@@ -110,7 +115,8 @@ struct Counters {
   std::uint64_t retries_collapsed = 0;
   std::uint64_t dropped_late = 0;      // messages and requests past their deadline
   std::uint64_t refused = 0;
-  std::uint64_t dot_clashes = 0;
+  std::uint64_t dot_clashes = 0;       // one dot with two contents
+  std::uint64_t unknown_own_dots = 0;  // others knew dots of this node that it does not: its disk was restored
   std::uint64_t messages_in = 0, messages_out = 0;
 };
 

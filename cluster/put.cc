@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <memory>
 #include <set>
+#include <string>
+
+#include "storage/record_codec.h"
 
 namespace kinfs::cluster {
 
@@ -15,6 +18,7 @@ void PutCoordinator::put(const Asker& asker, PutRequest request) {
   plan.preference.assign(order.begin(), order.end());
   plan.owners = core_.layout.replicas();
   plan.self_is_owner = core_.owns(partition);
+  plan.sync = request.options.sync;
 
   // 1. Make the versions and their dots.
   auto made = make_versions(request);
@@ -38,9 +42,7 @@ void PutCoordinator::put(const Asker& asker, PutRequest request) {
   };
   Batch batch;
   for (auto& [sort_key, row] : made->changed) batch.rows.emplace_back(key_of(sort_key), std::move(row));
-  hint_all(batch, replication_.hopeless_owners(plan.preference, plan.owners));
-  const auto give_up = replication_.give_up(id, asker);
-  core_.on_save_failure(id, give_up);
+  hint_all(batch, replication_.hinted_here(plan.preference, plan.owners));
   core_.save(id, std::move(batch));
 
   // 3. Send them to the other owners, in parallel.
@@ -48,18 +50,18 @@ void PutCoordinator::put(const Asker& asker, PutRequest request) {
                sync = request.options.sync](std::vector<NodeId> hint_for) -> Body {
     return WriteRows{volume, pk, *rows, sync, std::move(hint_for)};
   };
-  plan.keep_hints = [this, id, hint_all, give_up](const std::vector<NodeId>& owners) {
+  plan.keep_hints = [this, hint_all](std::uint64_t origin, const std::vector<NodeId>& owners) {
     Batch hints;
     hint_all(hints, owners);
-    core_.on_save_failure(id, give_up);
-    core_.save(id, std::move(hints));
+    core_.save(origin, std::move(hints));
   };
   // 4. Answer after W owners have confirmed, this one among them.
-  plan.answer = [this, id, asker, result = std::move(made->result)](bool degraded) mutable {
+  plan.answer = [this, asker, result = std::move(made->result)](std::uint64_t origin, bool degraded) mutable {
     if (degraded) ++core_.counters.degraded_puts;
     result.degraded = degraded;
-    core_.answer(id, asker, std::move(result));
+    core_.answer(origin, asker, std::move(result));
   };
+  plan.fail = [this, asker](const Error& error) { core_.answer(core_.new_id(), asker, error); };
   replication_.begin(std::move(plan));
   if (request.options.sync) {
     core_.after_sync(id, [this, id] { replication_.confirmed_here(id); });
@@ -86,9 +88,26 @@ Result<PutCoordinator::Made> PutCoordinator::make_versions(const PutRequest& req
   return made;
 }
 
+namespace {
+
+// Larger rows could not be sent with their neighbours any more, and in the end not at all. Only what clients add is
+// refused: repair and discards must always go through.
+constexpr std::size_t kMaxRowBytes = 4 << 20;
+
+Result<void> check_growth(const RowPut& put, std::size_t before, const Row& row) {
+  const auto after = scan_weight(put.sort_key, row);
+  if (after <= kMaxRowBytes || after <= before) return {};
+  return fail(Errc::kTooLarge, "with this put its row would have " + std::to_string(row.versions.size()) +
+                                   " versions and " + std::to_string(after >> 10) + " KiB, over " +
+                                   std::to_string(kMaxRowBytes >> 10) + " KiB; resolve its conflicts first");
+}
+
+}  // namespace
+
 Result<PutRowResult> PutCoordinator::make_row(const RowPut& put, Row& row) {
   // The base says what the writer was shown and did not mean to replace; merging it removes exactly the rest,
   // also from replicas that never saw what was superseded.
+  const auto before = scan_weight(put.sort_key, row);
   Row base = put.base;
   if (core_.bug(PlantedBug::kPrefixSupersede)) base.versions.clear();
   row = merge(row, base);
@@ -116,6 +135,7 @@ Result<PutRowResult> PutCoordinator::make_row(const RowPut& put, Row& row) {
     core_.clock.observe(version.hlc, core_.now.wall_ms);
     result.added.push_back(*dot);
   }
+  if (auto ok = check_growth(put, before, row); !ok) return pass(std::move(ok));
   result.context = row.context;
   for (const auto& v : row.versions) result.live.push_back(v.dot);
   if (row.versions.size() > 1) ++core_.counters.siblings_made;

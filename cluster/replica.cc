@@ -31,6 +31,7 @@ void Replica::write_rows(const Message& message, const WriteRows& write) {
       }
     }
   }
+  if (core_.bug(PlantedBug::kHalfBatch) && batch.rows.size() > 1) batch.rows.resize(1);
   core_.on_save_failure(origin, [this, origin, to](const Error& error) { refuse(origin, to, error); });
   if (!core_.bug(PlantedBug::kAckBeforeSave)) core_.save(origin, std::move(batch));
   confirm(origin, to, write.sync, WriteRowsReply{});
@@ -66,7 +67,9 @@ void Replica::write_block(const Message& message, const WriteBlock& write) {
   core_.on_save_failure(origin, [this, origin, to](const Error& error) { refuse(origin, to, error); });
   core_.save_block(origin, write.key, write.bytes);
   Batch batch;
-  for (const auto owner : write.hint_for) core_.keep_hint(batch, owner, write.key);
+  if (!core_.bug(PlantedBug::kForgetBlockHint)) {
+    for (const auto owner : write.hint_for) core_.keep_hint(batch, owner, write.key);
+  }
   core_.save(origin, std::move(batch));
   confirm(origin, to, write.sync, WriteBlockReply{});
 }
@@ -76,11 +79,12 @@ void Replica::read_block(const Message& message, const ReadBlock& read) {
   const ReturnTo to{message.from, message.id};
   auto block = core_.store.get_block(read.key);
   // A block that is corrupt here is as good as absent: another replica has it, and the hash tells.
+  if (!block && !is_lost(block.error())) return refuse(origin, to, std::move(block).error());
   reply(origin, to, ReadBlockReply{block ? std::move(*block) : nullptr});
 }
 
 void Replica::confirm(std::uint64_t origin, ReturnTo to, bool sync, Body body) {
-  if (!sync) return reply(origin, to, std::move(body));
+  if (!sync || core_.bug(PlantedBug::kConfirmBeforeSync)) return reply(origin, to, std::move(body));
   core_.after_sync(origin, [this, origin, to, body = std::move(body)] { reply(origin, to, body); });
 }
 

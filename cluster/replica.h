@@ -30,6 +30,9 @@ class Replica {
   Core& core_;
 };
 
+/// Whether a block that could not be read is not here: any other error is this host's, and may pass.
+inline bool is_lost(const Error& error) { return error.code == Errc::kNotFound || error.code == Errc::kCorrupt; }
+
 /// Merges `states` into what is stored and adds what changed to `batch`.
 Result<void> merge_into_store(Core& core, VolumeId volume, const Bytes& partition_key,
                               const std::vector<std::pair<Bytes, Row>>& states, Batch& batch);

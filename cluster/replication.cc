@@ -1,20 +1,32 @@
 #include "cluster/replication.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace kinfs::cluster {
 
-std::vector<NodeId> Replication::hopeless_owners(const std::vector<NodeId>& preference, std::uint32_t owners) const {
-  std::vector<NodeId> down;
+std::vector<NodeId> Replication::hinted_here(const std::vector<NodeId>& preference, std::uint32_t owners) const {
+  std::vector<NodeId> down, here;
   std::size_t stand_ins = 0;
+  bool own = false;
   for (std::size_t i = 0; i < preference.size(); ++i) {
+    const bool self = preference[i] == core_.config.self;
     const bool healthy = core_.peers.healthy(preference[i]);
+    own |= self && i < owners;
     if (i < owners && !healthy) down.push_back(preference[i]);
-    if (i >= owners && healthy && preference[i] != core_.config.self) ++stand_ins;
+    if (i >= owners && healthy && !self) ++stand_ins;
   }
   // Stand-ins are given out in the order of the owners: the last ones go without.
-  down.erase(down.begin(), down.begin() + static_cast<std::ptrdiff_t>(std::min(stand_ins, down.size())));
-  return down;
+  for (std::size_t i = 0; i < down.size(); ++i) {
+    if (i == 0 && !own) {
+      here.push_back(down[i]);
+    } else if (stand_ins > 0) {
+      --stand_ins;
+    } else {
+      here.push_back(down[i]);
+    }
+  }
+  return here;
 }
 
 void Replication::begin(Plan plan) {
@@ -22,16 +34,22 @@ void Replication::begin(Plan plan) {
   auto& op = under_way_.emplace(id, UnderWay{}).first->second;
   op.plan = std::move(plan);
   op.next_stand_in = op.plan.owners;
+  core_.on_save_failure(id, [this, id, fail = op.plan.fail](const Error& error) {
+    under_way_.erase(id);
+    ++core_.counters.refused;
+    fail(error);
+  });
   for (std::size_t i = 0; i < op.plan.owners; ++i) {
     const auto owner = op.plan.preference[i];
     if (owner == core_.config.self) continue;
     if (core_.peers.healthy(owner)) ask(op, owner, {});
   }
-  const auto hopeless = hopeless_owners(op.plan.preference, op.plan.owners);
+  const auto here = hinted_here(op.plan.preference, op.plan.owners);
+  op.stands_in = !op.plan.self_is_owner && !here.empty();
   for (std::size_t i = 0; i < op.plan.owners; ++i) {
     const auto owner = op.plan.preference[i];
     if (core_.peers.healthy(owner)) continue;
-    if (std::find(hopeless.begin(), hopeless.end(), owner) == hopeless.end()) stand_in(op, {owner});
+    if (std::find(here.begin(), here.end(), owner) == here.end()) stand_in(op, {owner});
   }
 }
 
@@ -41,6 +59,7 @@ void Replication::ask(UnderWay& op, NodeId node, std::vector<NodeId> hint_for) {
 }
 
 void Replication::stand_in(UnderWay& op, std::vector<NodeId> owners) {
+  if (!op.plan.self_is_owner && !std::exchange(op.stands_in, true)) return keep_hints(op, owners);
   const auto& list = op.plan.preference;
   while (op.next_stand_in < list.size()) {
     const auto node = list[op.next_stand_in++];
@@ -48,7 +67,37 @@ void Replication::stand_in(UnderWay& op, std::vector<NodeId> owners) {
     ask(op, node, std::move(owners));
     return;
   }
-  op.plan.keep_hints(owners);
+  keep_hints(op, owners);
+}
+
+void Replication::keep_hints(UnderWay& op, const std::vector<NodeId>& owners) {
+  const auto id = op.plan.id;
+  // An origin of its own: should this fail, what else is under way for this write goes on.
+  if (op.hint_round != core_.round()) {
+    op.hint_round = core_.round();
+    op.hint_origin = core_.new_id();
+    op.hint_syncs = 0;
+  }
+  core_.on_save_failure(op.hint_origin, [this, id](const Error&) { hint_failed(id); });
+  op.plan.keep_hints(op.hint_origin, owners);
+  if (!op.plan.sync) return;
+  ++op.hints_syncing;
+  ++op.hint_syncs;
+  core_.after_sync(op.hint_origin, [this, id] {
+    const auto it = under_way_.find(id);
+    if (it == under_way_.end()) return;
+    --it->second.hints_syncing;
+    settle(id);
+  });
+}
+
+void Replication::hint_failed(std::uint64_t id) {
+  ++core_.counters.refused;
+  const auto it = under_way_.find(id);
+  if (it == under_way_.end()) return;
+  it->second.hint_lost = true;
+  it->second.hints_syncing -= it->second.hint_syncs;  // skipped with the failed save
+  settle(id);
 }
 
 void Replication::confirmed_here(std::uint64_t id) {
@@ -84,24 +133,32 @@ void Replication::refused(std::uint64_t id, NodeId from) {
   settle(id);
 }
 
-std::function<void(const Error&)> Replication::give_up(std::uint64_t id, const Asker& asker) {
-  return [this, id, asker](const Error& error) {
-    const auto it = under_way_.find(id);
-    const bool answered = it != under_way_.end() && it->second.answered;
-    if (it != under_way_.end()) under_way_.erase(it);
-    ++core_.counters.refused;
-    if (!answered) core_.answer(core_.new_id(), asker, error);
-  };
-}
-
 void Replication::settle(std::uint64_t id) {
-  auto& op = under_way_.at(id);
-  const bool nothing_more = op.pending.empty() && op.here;
-  if (!op.answered && op.here && (op.owners_confirmed >= core_.write_quorum() || nothing_more)) {
+  const auto it = under_way_.find(id);
+  if (it == under_way_.end()) return;
+  auto& op = it->second;
+  const bool enough = op.owners_confirmed >= core_.write_quorum();
+  const bool nothing_more = op.pending.empty() && op.here && op.hints_syncing == 0;
+  if (!op.answered && op.here && (enough || nothing_more)) {
     op.answered = true;
-    op.plan.answer(op.owners_confirmed < core_.write_quorum());
+    const auto open = [fail = op.plan.fail] {
+      fail({Errc::kTimeout,
+            "too few hosts took it, and this one has no room to keep it for the others: it may come "
+            "through, or not"});
+    };
+    if (enough) {
+      op.plan.answer(id, false);
+    } else if (op.hint_lost) {
+      open();
+    } else if (op.hint_round == core_.round()) {
+      // The answer stands or falls with the hint.
+      core_.on_save_failure(op.hint_origin, [open](const Error&) { open(); });
+      op.plan.answer(op.hint_origin, true);
+    } else {
+      op.plan.answer(id, true);
+    }
   }
-  if (nothing_more) under_way_.erase(id);
+  if (nothing_more) under_way_.erase(it);
 }
 
 void Replication::tick() {

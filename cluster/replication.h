@@ -1,10 +1,13 @@
 // The part that all writes share: sending one state to the owners, standing in for those that are down, and
 // knowing when W owners have it.
 //
+// What was saved or sent may be carried out, whatever happens here then: from there on no answer says that it was not.
+//
 // Sloppy quorum (DeCandia et al. 2007, section 4.6): for an owner that is suspected, or does not answer in
 // time, the next healthy host of the preference list keeps the state with a hint; where there is no further
-// host, the coordinator keeps the hint. Hints give durability and availability, never visibility: only owners
-// count toward W, and a write that too few of them confirmed is *degraded*.
+// host, the coordinator keeps the hint. A coordinator that owns nothing of the key is the first to stand in: what it
+// saved must find its way to an owner. Hints give durability and availability, never visibility: only owners count
+// toward W, and a write that too few of them confirmed is *degraded*.
 #pragma once
 
 #include <cstdint>
@@ -23,27 +26,28 @@ class Replication {
     std::vector<NodeId> preference;  // of the partition, best first
     std::uint32_t owners = 0;
     bool self_is_owner = false;
+    bool sync = false;
     /// Builds the message for a target; `hint_for` is empty for owners.
     std::function<Body(std::vector<NodeId> hint_for)> body;
-    /// Saves hints for these owners here.
-    std::function<void(const std::vector<NodeId>&)> keep_hints;
+    /// Saves hints for these owners here, as `origin`.
+    std::function<void(std::uint64_t origin, const std::vector<NodeId>&)> keep_hints;
     /// Called once, when W owners have confirmed, or when there is nothing more to wait for.
-    std::function<void(bool degraded)> answer;
+    std::function<void(std::uint64_t origin, bool degraded)> answer;
+    /// Called instead.
+    std::function<void(const Error&)> fail;
   };
 
   explicit Replication(Core& core) : core_(core) {}
-  /// Owners that are suspected and for whom no stand-in is left: to be hinted in the same batch as the state.
-  std::vector<NodeId> hopeless_owners(const std::vector<NodeId>& preference, std::uint32_t owners) const;
-  /// Step 3 of put. The state has been saved, its hints for hopeless_owners() too.
+  /// Owners that are suspected and for whom this node keeps the hint: to be saved in the same batch as the state.
+  std::vector<NodeId> hinted_here(const std::vector<NodeId>& preference, std::uint32_t owners) const;
+  /// Step 3 of put. The state has been saved as `plan.id`, its hints for hinted_here() too. Should that fail, nothing
+  /// was sent: the asker is told so.
   void begin(Plan plan);
   /// This node has the state, on disk where that was asked for.
   void confirmed_here(std::uint64_t id);
   void confirmed(std::uint64_t id, NodeId from);
   /// `from` will not take it.
   void refused(std::uint64_t id, NodeId from);
-  /// What to do when a Save of this write fails: the asker is told, and nothing more is done for it here. What others
-  /// have confirmed stays with them; a retry of the same event finds it.
-  std::function<void(const Error&)> give_up(std::uint64_t id, const Asker& asker);
   void tick();
   bool has(std::uint64_t id) const { return under_way_.contains(id); }
   std::size_t size() const { return under_way_.size(); }
@@ -58,12 +62,20 @@ class Replication {
     Plan plan;
     std::vector<Target> pending;
     std::size_t next_stand_in = 0;  // index into preference
+    bool stands_in = false;         // this node does
     std::uint32_t owners_confirmed = 0;
     bool here = false;
     bool answered = false;
+    std::uint64_t hint_round = 0;   // the round in which a hint was last kept here,
+    std::uint64_t hint_origin = 0;  // and as what
+    std::uint32_t hint_syncs = 0;   // and how many of them wait for a sync
+    std::uint32_t hints_syncing = 0;
+    bool hint_lost = false;  // the state is out there, and an owner may never hear of it
   };
   void ask(UnderWay& op, NodeId node, std::vector<NodeId> hint_for);
   void stand_in(UnderWay& op, std::vector<NodeId> owners);
+  void keep_hints(UnderWay& op, const std::vector<NodeId>& owners);
+  void hint_failed(std::uint64_t id);
   void settle(std::uint64_t id);
 
   Core& core_;

@@ -143,6 +143,7 @@ struct Call {
   std::int64_t deadline_ms = 0;
   std::vector<Bytes> rows;    // of a put
   std::size_t rows_busy = 0;  // rows in which an earlier put is first: it waits
+  int sent = 0;               // times; once for each connection
   Promise<Answer> promise;
 };
 
@@ -168,7 +169,7 @@ struct SocketClient::Impl {
  private:
   void count(const Request& request);
   void vouch(PutRequest& put);
-  void send(const Call& call);
+  void send(Call& call);
   void flush();
   void want_output(bool wanted);
   void finish(std::uint64_t id, Answer answer);
@@ -313,12 +314,13 @@ void SocketClient::Impl::count(const Request& request) {
   sent_.blocks_got += std::holds_alternative<GetBlockRequest>(request);
 }
 
-void SocketClient::Impl::send(const Call& call) {
+void SocketClient::Impl::send(Call& call) {
   if (!writer_) return;  // attach() sends it
   const auto now_us = mono_us();
   const auto left_ms = call.deadline_ms - now_us / 1000;
   if (left_ms <= 0) return;  // expire() is about to end it
   const auto ttl_ms = static_cast<std::uint32_t>(std::min<std::int64_t>(left_ms, options_.timeout_ms));
+  ++call.sent;
   writer_->queue(call.header, encode_hop({boot_, now_us, ttl_ms}), call.payload);
 }
 
@@ -346,8 +348,8 @@ void SocketClient::Impl::leave_rows(const Call& call) {
     if (queue.empty()) {
       row_queues_.erase(it);
     } else if (was_first) {
-      const auto& next = *calls_.at(queue.front());
-      if (--calls_.at(queue.front())->rows_busy == 0) send(next);
+      auto& next = *calls_.at(queue.front());
+      if (--next.rows_busy == 0) send(next);
     }
   }
 }
@@ -495,6 +497,9 @@ void SocketClient::Impl::complete(std::vector<Received<ClientFrame>> frames) {
     // One that is far ahead of our clock is not taken over; the daemon that sent it reports it.
     (void)clock_.observe(frame.hlc, wall_ms);
     observe(answer);
+    const auto call = calls_.find(frame.id);
+    const bool open = call != calls_.end() && !call->second->rows.empty() && call->second->sent > 1;
+    if (auto* error = std::get_if<Error>(&answer); error != nullptr && open) answer = leave_open(std::move(*error));
     finish(frame.id, std::move(answer));
   }
 }

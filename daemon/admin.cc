@@ -200,6 +200,7 @@ Result<std::string> Admin::counters() const {
                       {"dropped_late", c.dropped_late},
                       {"refused", c.refused},
                       {"dot_clashes", c.dot_clashes},
+                      {"unknown_own_dots", c.unknown_own_dots},
                       {"messages_in", c.messages_in},
                       {"messages_out", c.messages_out}}},
                     {"transport",

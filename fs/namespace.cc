@@ -256,6 +256,7 @@ RowPtr Namespace::after_put(const DirectoryId& id, const RowPut& put, const PutR
                             std::int64_t sent_ms) {
   const RowId row_id{id, std::string(name_of(put.sort_key))};
   for (const auto& dot : result.added) {
+    if (dot == Dot{}) continue;  // a retry of what has been superseded since
     if (const auto it = opens_.find(row_id); it != opens_.end()) {
       for (auto& open : it->second) open.own.push_back(dot);
     }

@@ -160,8 +160,8 @@ class Namespace {
     Shown shown;
     std::vector<Dot> dots;  // of the versions that live now, those that it supersedes
   };
-  /// What the process of `caller` saw at its last open of `name`, or this mount has written upon that since, in `state`;
-  /// nullopt: no such open is known, so what is shown now counts as seen.
+  /// What the process of `caller` saw at its last open of `name`, or this mount has written upon that since, in
+  /// `state`; nullopt: no such open is known, so what is shown now counts as seen.
   std::optional<Seen> seen_by(const RowId& id, const std::string& name, const RowState& state, const Shown& now,
                               const Caller& caller);
 

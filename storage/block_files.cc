@@ -11,6 +11,7 @@
 #include <charconv>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <system_error>
 #include <vector>
 
@@ -64,6 +65,12 @@ std::optional<std::uint32_t> segment_of(std::string_view name) {
   return segment;
 }
 
+/// The number, and a check of it: a damaged one says nothing.
+std::string mark_line(std::uint32_t clean_below) {
+  const std::string number = fmt::format("{:010}", clean_below);
+  return fmt::format("{} {}\n", number, to_hex(view_of(md5(number))));
+}
+
 }  // namespace
 
 class BlockFiles::File {
@@ -90,7 +97,26 @@ Result<std::unique_ptr<BlockFiles>> BlockFiles::open(std::string directory) {
   return files;
 }
 
+void BlockFiles::read_mark() {
+  std::ifstream file(mark_path(), std::ios::binary);
+  std::string line;
+  if (!std::getline(file, line)) return;
+  std::uint32_t clean_below = 0;
+  const auto [end, error] = std::from_chars(line.data(), line.data() + line.size(), clean_below);
+  if (error == std::errc{} && mark_line(clean_below) == line + "\n") clean_below_ = clean_below;
+}
+
+void BlockFiles::write_mark(std::uint32_t clean_below) {
+  if (clean_below <= clean_below_) return;
+  const int fd = ::open(mark_path().c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0) return;  // the older one holds
+  const std::string line = mark_line(clean_below);
+  if (write_fully(fd, line, 0) == 0) clean_below_ = clean_below;
+  ::close(fd);
+}
+
 Result<void> BlockFiles::find_segments() {
+  read_mark();
   std::error_code error;
   for (std::filesystem::directory_iterator it(directory_, error), end; !error && it != end; it.increment(error)) {
     const auto segment = segment_of(it->path().filename().native());
@@ -98,6 +124,7 @@ Result<void> BlockFiles::find_segments() {
     struct stat st {};
     if (::stat(it->path().c_str(), &st) != 0) return errno_error("cannot look at", it->path(), errno);
     sizes_[*segment] = static_cast<std::uint64_t>(st.st_size);
+    if (*segment >= clean_below_) dirty_[*segment] = nullptr;
   }
   if (error) return errno_error("cannot list", directory_, error.value());
   if (sizes_.empty()) return {};
@@ -211,19 +238,28 @@ Result<SharedBytes> BlockFiles::read(const BlockLocation& at, const Digest256& h
 Result<void> BlockFiles::sync() {
   const std::lock_guard one_at_a_time(sync_mutex_);
   std::map<std::uint32_t, std::shared_ptr<File>> dirty;
+  std::uint32_t current = 0;  // nothing is appended below it any more
   {
     const std::lock_guard lock(mutex_);
     if (sync_failure_) return tl::unexpected<Error>(*sync_failure_);
     dirty.swap(dirty_);
+    current = current_;
   }
-  for (const auto& [segment, file] : dirty) {
-    if (::fdatasync(file->fd()) == 0) continue;
-    auto failure = errno_error("cannot sync", path_of(segment), errno);
+  for (auto& [segment, file] : dirty) {
+    if (file == nullptr) {
+      auto opened = file_of(segment);
+      // Damaged, or gone: reading its blocks says so, and there is nothing to be kept.
+      if (!opened && opened.error().code != Errc::kIo) continue;
+      if (opened) file = std::move(*opened);
+    }
+    if (file != nullptr && ::fdatasync(file->fd()) == 0) continue;
+    auto failure = errno_error("cannot sync", path_of(segment), file != nullptr ? errno : EIO);
     failure.value().text += "; nothing more is confirmed as synced until the daemon is started again";
     const std::lock_guard lock(mutex_);
     sync_failure_ = failure.value();
     return failure;
   }
+  write_mark(current);
   return {};
 }
 

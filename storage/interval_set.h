@@ -12,9 +12,16 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
+#include <utility>
 #include <vector>
 
 namespace kinfs {
+
+/// Numbers are below this, whoever sent them: one more, and a block more, can always be added.
+inline constexpr std::uint64_t kMaxSequenceNumber = 1ull << 62;
+/// Of nodes, and of clients, in one context: far more than there ever are in good faith.
+inline constexpr std::size_t kMaxIntervals = 1 << 18;
 
 template <class Key>
 struct Interval {
@@ -28,29 +35,23 @@ template <class Key>
 class IntervalSet {
  public:
   bool covers(const Key& key, std::uint64_t number) const {
-    auto it = first_of(key);
-    for (; it != entries_.end() && it->key == key; ++it) {
-      if (number <= it->last) return number > it->after;
-    }
-    return false;
+    const auto it = reaching(key, number);
+    return it != entries_.end() && it->key == key && number > it->after;
   }
   bool covers(const Interval<Key>& i) const {
-    auto it = first_of(i.key);
-    for (; it != entries_.end() && it->key == i.key; ++it) {
-      if (i.last <= it->last) return i.after >= it->after;
-    }
-    return false;
+    const auto it = reaching(i.key, i.last);
+    return it != entries_.end() && it->key == i.key && i.after >= it->after;
   }
   /// The greatest number seen of `key`; 0 when none.
   std::uint64_t last_of(const Key& key) const {
-    std::uint64_t last = 0;
-    for (auto it = first_of(key); it != entries_.end() && it->key == key; ++it) last = it->last;
-    return last;
+    const auto it = std::upper_bound(entries_.begin(), entries_.end(), key,
+                                     [](const Key& k, const Interval<Key>& e) { return k < e.key; });
+    return it == entries_.begin() || std::prev(it)->key != key ? 0 : std::prev(it)->last;
   }
   void add(Interval<Key> i) {
     if (i.last <= i.after) return;
-    auto it = first_of(i.key);
-    while (it != entries_.end() && it->key == i.key && it->last < i.after) ++it;
+    if (append(i)) return;
+    auto it = entries_.begin() + (reaching(i.key, i.after) - entries_.cbegin());
     auto end = it;
     for (; end != entries_.end() && end->key == i.key && end->after <= i.last; ++end) {
       i.after = std::min(i.after, end->after);
@@ -63,9 +64,31 @@ class IntervalSet {
       entries_.erase(it + 1, end);
     }
   }
+  /// Adds what lies behind everything that is here; false: it does not. Many in their order thus take linear time.
+  bool append(const Interval<Key>& i) {
+    if (i.last <= i.after) return false;
+    if (!entries_.empty()) {
+      const auto& back = entries_.back();
+      if (i.key < back.key || (i.key == back.key && i.after <= back.last)) return false;
+    }
+    entries_.push_back(i);
+    return true;
+  }
   void merge(const IntervalSet& other) {
     if (entries_ == other.entries_) return;
-    for (const auto& i : other.entries_) add(i);
+    if (other.entries_.size() <= 2) {  // as it is nearly always: nothing is built anew
+      for (const auto& i : other.entries_) add(i);
+      return;
+    }
+    IntervalSet out;
+    out.entries_.reserve(entries_.size() + other.entries_.size());
+    auto a = entries_.begin();
+    auto b = other.entries_.begin();
+    while (a != entries_.end() || b != other.entries_.end()) {
+      const bool take_a = b == other.entries_.end() || (a != entries_.end() && starts_before(*a, *b));
+      out.join(take_a ? *a++ : *b++);
+    }
+    *this = std::move(out);
   }
   bool includes(const IntervalSet& other) const {
     return std::all_of(other.entries_.begin(), other.entries_.end(), [&](const auto& i) { return covers(i); });
@@ -76,13 +99,19 @@ class IntervalSet {
 
  private:
   using Entries = std::vector<Interval<Key>>;
-  typename Entries::const_iterator first_of(const Key& key) const {
-    return std::lower_bound(entries_.begin(), entries_.end(), key,
-                            [](const Interval<Key>& e, const Key& k) { return e.key < k; });
+  static bool starts_before(const Interval<Key>& a, const Interval<Key>& b) {
+    return a.key < b.key || (a.key == b.key && a.after < b.after);
   }
-  typename Entries::iterator first_of(const Key& key) {
-    return std::lower_bound(entries_.begin(), entries_.end(), key,
-                            [](const Interval<Key>& e, const Key& k) { return e.key < k; });
+  /// The first interval of `key` that ends at `number` or after it; of the next key when there is none.
+  typename Entries::const_iterator reaching(const Key& key, std::uint64_t number) const {
+    return std::lower_bound(entries_.begin(), entries_.end(), number, [&](const Interval<Key>& e, std::uint64_t n) {
+      return e.key < key || (e.key == key && e.last < n);
+    });
+  }
+  /// Adds what begins no earlier than the last one here.
+  void join(const Interval<Key>& i) {
+    if (append(i)) return;
+    entries_.back().last = std::max(entries_.back().last, i.last);
   }
   Entries entries_;
 };

@@ -13,6 +13,8 @@
 #include <optional>
 #include <system_error>
 
+#include "storage/data_directory.h"
+
 namespace kinfs {
 namespace {
 
@@ -74,9 +76,8 @@ Result<void> ManifestMark::check() const {
   const std::string what = found->log < known->log
                                ? fmt::format("its log {:06} is missing", known->log)
                                : fmt::format("its manifest {:06} was {} bytes long", known->manifest, known->size);
-  return fail(Errc::kCorrupt, fmt::format("{}: the database lost a part of its files: {}. Nothing was deleted. If the "
-                                          "other hosts are well, move the directory away and let this host join anew",
-                                          database_, what));
+  return fail(Errc::kCorrupt, fmt::format("{}: the database lost a part of its files: {}. Nothing was deleted. {}",
+                                          database_, what, kBeginEmpty));
 }
 
 void ManifestMark::renew() {

@@ -23,6 +23,8 @@ std::uint64_t MemStore::HintTable<Key>::sequence_of(NodeId target, const Key& ke
 
 template <class Key>
 void MemStore::HintTable<Key>::move(NodeId target, const Key& key, std::uint64_t from, std::uint64_t to) {
+  if (from != 0) --count[target];
+  if (to != 0) ++count[target];
   if (from != 0) by_order.erase({target, from});
   if (to == 0) {
     by_key.erase({target, key});
@@ -81,6 +83,15 @@ Result<std::vector<BlockHint>> MemStore::block_hints(NodeId target, std::uint64_
     out.push_back({target, it->first.second, it->second});
   }
   return out;
+}
+
+std::uint64_t MemStore::hint_count(NodeId target) const {
+  const std::lock_guard lock(mutex_);
+  const auto of = [&](const auto& table) {
+    const auto it = table.count.find(target);
+    return it == table.count.end() ? 0 : it->second;
+  };
+  return of(hints_) + of(block_hints_);
 }
 
 Result<std::uint64_t> MemStore::last_hint_sequence() const {
@@ -253,6 +264,38 @@ void MemStore::crash_keeping(std::size_t keep) {
 std::size_t MemStore::unsynced() const {
   const std::lock_guard lock(mutex_);
   return undo_ends_.size();
+}
+
+Row MemStore::synced(const RowKey& key) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& undo : undo_) {
+    const auto* change = std::get_if<RowUndo>(&undo);
+    if (change != nullptr && change->key == key) return change->before.value_or(Row{});
+  }
+  const auto it = rows_.find(key);
+  return it == rows_.end() ? Row{} : it->second;
+}
+
+bool MemStore::synced(const BlockKey& key) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& undo : undo_) {
+    const auto* change = std::get_if<BlockUndo>(&undo);
+    if (change != nullptr && change->key == key) return change->before != nullptr;
+  }
+  return blocks_.contains(key);
+}
+
+std::unique_ptr<MemStore> MemStore::copy() const {
+  const std::lock_guard lock(mutex_);
+  auto out = std::make_unique<MemStore>();
+  out->rows_ = rows_;
+  out->stats_ = stats_;
+  out->blocks_ = blocks_;
+  out->hints_ = hints_;
+  out->block_hints_ = block_hints_;
+  out->meta_ = meta_;
+  out->block_bytes_ = block_bytes_;
+  return out;
 }
 
 void MemStore::refuse_writes(std::optional<Error> error) {

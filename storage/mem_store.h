@@ -25,6 +25,7 @@ class MemStore : public Store {
   Result<PartitionStat> stat(VolumeId volume, ByteView partition_key) const override;
   Result<std::vector<Hint>> hints(NodeId target, std::uint64_t after, std::size_t limit) const override;
   Result<std::vector<BlockHint>> block_hints(NodeId target, std::uint64_t after, std::size_t limit) const override;
+  std::uint64_t hint_count(NodeId target) const override;
   Result<std::uint64_t> last_hint_sequence() const override;
   Result<std::optional<NodeMeta>> meta() const override;
   Result<SharedBytes> get_block(const BlockKey& key) const override;
@@ -44,6 +45,11 @@ class MemStore : public Store {
   void crash_keeping(std::size_t keep);
   /// apply() and put_block() calls since the last sync().
   std::size_t unsynced() const;
+  /// What a power cut now would leave of it, at least.
+  Row synced(const RowKey& key) const;
+  bool synced(const BlockKey& key) const;
+  /// A backup: what is there now, all of it synced.
+  std::unique_ptr<MemStore> copy() const;
   /// Every write from now on fails with `error`, and changes nothing; nullopt: works again.
   void refuse_writes(std::optional<Error> error);
   /// Changes a bit of a stored block. False: it is not here.
@@ -57,6 +63,7 @@ class MemStore : public Store {
   struct HintTable {
     std::map<std::pair<NodeId, std::uint64_t>, Key> by_order;
     std::map<std::pair<NodeId, Key>, std::uint64_t> by_key;
+    std::map<NodeId, std::uint64_t> count;
 
     std::uint64_t sequence_of(NodeId target, const Key& key) const;
     void move(NodeId target, const Key& key, std::uint64_t from, std::uint64_t to);

@@ -102,15 +102,10 @@ void to_proto(const CausalContext& c, record::Row& out) {
 
 /// Intervals come as CausalContext keeps them: anything else would be merged into other intervals than were sent.
 template <class Key>
-Result<void> add_interval(CausalContext& c, const std::vector<Interval<Key>>& before, const Interval<Key>& i) {
+Result<void> add_interval(CausalContext& c, const Interval<Key>& i) {
   if (i.last <= i.after) return corrupt("a causal context has an empty interval");
-  if (!before.empty()) {
-    const auto& p = before.back();
-    if (i.key < p.key || (i.key == p.key && i.after <= p.last)) {
-      return corrupt("a causal context's intervals are not ascending");
-    }
-  }
-  c.add(i);
+  if (i.last >= kMaxSequenceNumber) return corrupt("a causal context has a number that nobody can have come to");
+  if (!c.append(i)) return corrupt("a causal context's intervals are not ascending");
   return {};
 }
 
@@ -120,15 +115,18 @@ Result<CausalContext> context_from_proto(const record::Row& in) {
       in.client_size() != in.sequence_last_size()) {
     return corrupt("a causal context has columns of different lengths");
   }
+  if (static_cast<std::size_t>(std::max(in.node_size(), in.client_size())) > kMaxIntervals) {
+    return corrupt(fmt::format("a causal context has over {} intervals", kMaxIntervals));
+  }
   CausalContext c;
   for (int i = 0; i < in.node_size(); ++i) {
     const Interval<NodeId> interval{NodeId{in.node(i)}, in.counter_after(i), in.counter_last(i)};
-    if (auto ok = add_interval(c, c.nodes(), interval); !ok) return pass(std::move(ok));
+    if (auto ok = add_interval(c, interval); !ok) return pass(std::move(ok));
   }
   for (int i = 0; i < in.client_size(); ++i) {
     const Interval<ClientBoot> interval{
         {ClientId{in.client(i)}, in.boot(i)}, in.sequence_after(i), in.sequence_last(i)};
-    if (auto ok = add_interval(c, c.clients(), interval); !ok) return pass(std::move(ok));
+    if (auto ok = add_interval(c, interval); !ok) return pass(std::move(ok));
   }
   return c;
 }
@@ -143,8 +141,20 @@ Result<void> check_order(const Row& row, const Version& next) {
   return corrupt("a row's versions are not ascending");
 }
 
+template <class Key>
+Result<void> check_intervals(const std::vector<Interval<Key>>& intervals) {
+  if (intervals.size() > kMaxIntervals) {
+    return fail(Errc::kTooLarge, fmt::format("a causal context would have over {} intervals", kMaxIntervals));
+  }
+  const bool all_below = std::all_of(intervals.begin(), intervals.end(),
+                                     [](const Interval<Key>& i) { return i.last < kMaxSequenceNumber; });
+  return all_below ? Result<void>{} : fail(Errc::kInvalid, "a number in a causal context is far too large");
+}
+
 /// What decode_row would refuse is refused before it is stored.
 Result<void> check_row(const Row& row) {
+  if (auto ok = check_intervals(row.context.nodes()); !ok) return ok;
+  if (auto ok = check_intervals(row.context.clients()); !ok) return ok;
   for (std::size_t i = 0; i < row.versions.size(); ++i) {
     const Version& v = row.versions[i];
     if (v.value.size() > kMaxValueBytes) {

@@ -54,9 +54,8 @@ Error error_of(const rocksdb::Status& status, const std::string& path) {
   if (status.IsNoSpace())
     return {Errc::kNoSpace, fmt::format("{}: the disk is full; free some space ({})", path, said)};
   if (status.IsCorruption()) {
-    return {Errc::kCorrupt, fmt::format("{}: its database is damaged: {}. Nothing was deleted. If the other hosts are "
-                                        "well, move the directory away and let this host join anew",
-                                        path, said)};
+    return {Errc::kCorrupt,
+            fmt::format("{}: its database is damaged: {}. Nothing was deleted. {}", path, said, kBeginEmpty)};
   }
   if (status.IsIOError()) return {Errc::kIo, fmt::format("{}: {}", path, said)};
   return {Errc::kInternal, fmt::format("{}: {}", path, said)};
@@ -156,6 +155,7 @@ class Rocks : public Store {
   Result<PartitionStat> stat(VolumeId volume, ByteView partition_key) const override;
   Result<std::vector<Hint>> hints(NodeId target, std::uint64_t after, std::size_t limit) const override;
   Result<std::vector<BlockHint>> block_hints(NodeId target, std::uint64_t after, std::size_t limit) const override;
+  std::uint64_t hint_count(NodeId target) const override;
   Result<std::uint64_t> last_hint_sequence() const override;
   Result<std::optional<NodeMeta>> meta() const override;
   Result<SharedBytes> get_block(const BlockKey& key) const override;
@@ -166,7 +166,11 @@ class Rocks : public Store {
   Result<void> sync() override;
 
  private:
-  using Sequences = std::map<Bytes, std::uint64_t>;  // by index key; 0: none
+  /// What one batch does to the hints.
+  struct HintChanges {
+    std::map<Bytes, std::uint64_t> sequences;  // by index key; 0: none
+    std::map<NodeId, std::int64_t> counts;     // more, or less, for each target
+  };
 
   const std::string& path() const { return directory_.path(); }
   /// nullopt: there is no such key.
@@ -175,16 +179,17 @@ class Rocks : public Store {
   Result<void> write(rocksdb::WriteBatch& batch, bool frees);
   Result<void> check_room(std::uint64_t bytes, std::uint64_t reserves);
 
-  Result<std::uint64_t> sequence_of(const Bytes& index_key, Sequences& seen) const;
+  Result<std::uint64_t> sequence_of(const Bytes& index_key, HintChanges& changes) const;
   Result<void> add_hint(rocksdb::WriteBatch& out, HintKind kind, NodeId target, std::uint64_t sequence,
-                        const Bytes& key, Sequences& seen) const;
+                        const Bytes& key, HintChanges& changes) const;
   Result<void> drop_hint(rocksdb::WriteBatch& out, HintKind kind, NodeId target, std::uint64_t sequence,
-                         const Bytes& key, Sequences& seen) const;
-  Result<void> gather_hints(rocksdb::WriteBatch& out, const Batch& batch) const;
+                         const Bytes& key, HintChanges& changes) const;
+  Result<void> gather_hints(rocksdb::WriteBatch& out, const Batch& batch, HintChanges& changes) const;
+  void count_hints();
   using HintVisitor = Result<void> (*)(void* out, const HintOrder& at, ByteView key);
   Result<void> visit_hints(HintKind kind, NodeId target, std::uint64_t after, std::size_t limit, HintVisitor visit,
                            void* out) const;
-  void lower_floors(const Batch& batch);
+  void note_hints(const Batch& batch, const HintChanges& changes);
 
   DataDirectory directory_;
   std::unique_ptr<rocksdb::DB> db_;
@@ -199,9 +204,10 @@ class Rocks : public Store {
 
   // No hint of (kind, target) below this sequence is left. Without it each look for the next hints would step over
   // the tombstones of all that were dropped, until RocksDB happens to compact them.
-  mutable std::mutex floors_mutex_;
+  mutable std::mutex hints_mutex_;
   mutable std::map<std::pair<HintKind, NodeId>, std::uint64_t> floors_;
   std::uint64_t floors_lowered_ = 0;
+  std::map<NodeId, std::int64_t> hint_counts_;  // under the same mutex
 };
 
 Rocks::~Rocks() {
@@ -225,9 +231,9 @@ Result<void> Rocks::start() {
   // Before the database, which tidies up its files when it is opened: a refusal must leave all as it was.
   struct stat st {};
   if (::stat(blocks_path.c_str(), &st) != 0) {
-    return fail(Errc::kCorrupt, blocks_path +
-                                    " is missing: the blocks of this host are lost. Nothing was deleted. "
-                                    "Put it back, or move the directory away and let this host join anew");
+    return fail(Errc::kCorrupt, fmt::format("{} is missing: the blocks of this host are lost. Nothing was deleted. Put "
+                                            "it back. If that cannot be: {}",
+                                            blocks_path, kBeginEmpty));
   }
   auto blocks = BlockFiles::open(blocks_path);
   if (!blocks) return pass(std::move(blocks));
@@ -254,6 +260,7 @@ Result<void> Rocks::start() {
   db_.reset(db);
   std::copy_n(handles.begin(), static_cast<std::size_t>(kFamilies), families_.begin());
   unused_ = handles.back();
+  count_hints();
   mark->renew();
   return directory_.commit();
 }
@@ -313,7 +320,7 @@ Result<void> Rocks::visit_hints(HintKind kind, NodeId target, std::uint64_t afte
   if (limit == 0 || after == UINT64_MAX) return {};
   std::uint64_t floor = 0, lowered = 0;
   {
-    const std::lock_guard lock(floors_mutex_);
+    const std::lock_guard lock(hints_mutex_);
     lowered = floors_lowered_;
     if (const auto at = floors_.find({kind, target}); at != floors_.end()) floor = at->second;
   }
@@ -332,7 +339,7 @@ Result<void> Rocks::visit_hints(HintKind kind, NodeId target, std::uint64_t afte
   }
   if (!it->status().ok()) return rocks_fail(it->status(), path());
   // What was found from the floor on, with nothing added meanwhile, is the new floor.
-  const std::lock_guard lock(floors_mutex_);
+  const std::lock_guard lock(hints_mutex_);
   if (floors_lowered_ == lowered && after < std::max<std::uint64_t>(floor, 1)) floors_[{kind, target}] = first;
   return {};
 }
@@ -359,6 +366,24 @@ Result<std::vector<BlockHint>> Rocks::block_hints(NodeId target, std::uint64_t a
   };
   if (auto ok = visit_hints(HintKind::kBlock, target, after, limit, visit, &out); !ok) return pass(std::move(ok));
   return out;
+}
+
+/// What cannot be read is not counted: it is no reason to keep the rest from being served.
+void Rocks::count_hints() {
+  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions(), families_[kHints]));
+  for (const HintKind kind : {HintKind::kRow, HintKind::kBlock}) {
+    for (it->Seek(Slice(reinterpret_cast<const char*>(&kind), 1));
+         it->Valid() && it->key()[0] == static_cast<char>(kind); it->Next()) {
+      const auto at = parse_hint_order_key(kind, view(it->key()));
+      if (at) ++hint_counts_[at->target];
+    }
+  }
+}
+
+std::uint64_t Rocks::hint_count(NodeId target) const {
+  const std::lock_guard lock(hints_mutex_);
+  const auto it = hint_counts_.find(target);
+  return it == hint_counts_.end() ? 0 : static_cast<std::uint64_t>(std::max<std::int64_t>(it->second, 0));
 }
 
 Result<std::uint64_t> Rocks::last_hint_sequence() const {
@@ -460,8 +485,8 @@ Result<void> Rocks::write(rocksdb::WriteBatch& batch, bool frees) {
   return rocks_fail(status, path());
 }
 
-Result<std::uint64_t> Rocks::sequence_of(const Bytes& index_key, Sequences& seen) const {
-  if (const auto it = seen.find(index_key); it != seen.end()) return it->second;
+Result<std::uint64_t> Rocks::sequence_of(const Bytes& index_key, HintChanges& changes) const {
+  if (const auto it = changes.sequences.find(index_key); it != changes.sequences.end()) return it->second;
   auto value = read(kHints, index_key);
   if (!value) return pass(std::move(value));
   if (!*value) return 0;
@@ -470,52 +495,57 @@ Result<std::uint64_t> Rocks::sequence_of(const Bytes& index_key, Sequences& seen
 }
 
 Result<void> Rocks::add_hint(rocksdb::WriteBatch& out, HintKind kind, NodeId target, std::uint64_t sequence,
-                             const Bytes& key, Sequences& seen) const {
+                             const Bytes& key, HintChanges& changes) const {
   const Bytes index_key = hint_index_key(kind, target, key);
-  auto before = sequence_of(index_key, seen);
+  auto before = sequence_of(index_key, changes);
   if (!before) return pass(std::move(before));
   if (*before == sequence) return {};
+  if (*before == 0) ++changes.counts[target];
   if (*before != 0) out.Delete(families_[kHints], hint_order_key(kind, target, *before));
   out.Put(families_[kHints], hint_order_key(kind, target, sequence), key);
   Bytes value;
   append_be64(value, sequence);
   out.Put(families_[kHints], index_key, value);
-  seen[index_key] = sequence;
+  changes.sequences[index_key] = sequence;
   return {};
 }
 
 Result<void> Rocks::drop_hint(rocksdb::WriteBatch& out, HintKind kind, NodeId target, std::uint64_t sequence,
-                              const Bytes& key, Sequences& seen) const {
+                              const Bytes& key, HintChanges& changes) const {
   const Bytes index_key = hint_index_key(kind, target, key);
-  auto before = sequence_of(index_key, seen);
+  auto before = sequence_of(index_key, changes);
   if (!before) return pass(std::move(before));
   if (*before != sequence || sequence == 0) return {};
   out.Delete(families_[kHints], hint_order_key(kind, target, sequence));
   out.Delete(families_[kHints], index_key);
-  seen[index_key] = 0;
+  --changes.counts[target];
+  changes.sequences[index_key] = 0;
   return {};
 }
 
-Result<void> Rocks::gather_hints(rocksdb::WriteBatch& out, const Batch& batch) const {
-  Sequences seen;
+Result<void> Rocks::gather_hints(rocksdb::WriteBatch& out, const Batch& batch, HintChanges& changes) const {
+  const auto row = HintKind::kRow;
+  const auto block = HintKind::kBlock;
   for (const Hint& h : batch.add_hints) {
-    if (auto ok = add_hint(out, HintKind::kRow, h.target, h.sequence, row_key_bytes(h.key), seen); !ok) return ok;
+    if (auto ok = add_hint(out, row, h.target, h.sequence, row_key_bytes(h.key), changes); !ok) return ok;
   }
   for (const BlockHint& h : batch.add_block_hints) {
-    if (auto ok = add_hint(out, HintKind::kBlock, h.target, h.sequence, block_key_bytes(h.key), seen); !ok) return ok;
+    if (auto ok = add_hint(out, block, h.target, h.sequence, block_key_bytes(h.key), changes); !ok) return ok;
   }
   for (const Hint& h : batch.drop_hints) {
-    if (auto ok = drop_hint(out, HintKind::kRow, h.target, h.sequence, row_key_bytes(h.key), seen); !ok) return ok;
+    if (auto ok = drop_hint(out, row, h.target, h.sequence, row_key_bytes(h.key), changes); !ok) return ok;
   }
   for (const BlockHint& h : batch.drop_block_hints) {
-    if (auto ok = drop_hint(out, HintKind::kBlock, h.target, h.sequence, block_key_bytes(h.key), seen); !ok) return ok;
+    if (auto ok = drop_hint(out, block, h.target, h.sequence, block_key_bytes(h.key), changes); !ok) return ok;
   }
   return {};
 }
 
-void Rocks::lower_floors(const Batch& batch) {
+void Rocks::note_hints(const Batch& batch, const HintChanges& changes) {
+  if (changes.sequences.empty()) return;
+  const std::lock_guard lock(hints_mutex_);
+  for (const auto& [target, more] : changes.counts) hint_counts_[target] += more;
   if (batch.add_hints.empty() && batch.add_block_hints.empty()) return;
-  const std::lock_guard lock(floors_mutex_);
   ++floors_lowered_;
   const auto lower = [&](HintKind kind, NodeId target, std::uint64_t sequence) {
     const auto it = floors_.find({kind, target});
@@ -537,11 +567,12 @@ Result<void> Rocks::apply(const Batch& batch) {
     out.Merge(families_[kStats], prefix, encode_stat(stat_of(row)));
   }
   for (const RowKey& key : batch.erase_rows) out.Delete(families_[kRows], row_key_bytes(key));
-  if (auto ok = gather_hints(out, batch); !ok) return ok;
+  HintChanges changes;
+  if (auto ok = gather_hints(out, batch, changes); !ok) return ok;
   if (batch.meta) out.Put(families_[kMeta], slice(kMetaKey), encode_meta(*batch.meta));
   const bool frees = batch.rows.empty() && batch.add_hints.empty() && batch.add_block_hints.empty();
   if (auto ok = write(out, frees); !ok) return ok;
-  lower_floors(batch);
+  note_hints(batch, changes);
   return {};
 }
 

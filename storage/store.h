@@ -101,6 +101,8 @@ class Reader {
   /// Hints for `target` with sequence > `after`, ascending, at most `limit`.
   virtual Result<std::vector<Hint>> hints(NodeId target, std::uint64_t after, std::size_t limit) const = 0;
   virtual Result<std::vector<BlockHint>> block_hints(NodeId target, std::uint64_t after, std::size_t limit) const = 0;
+  /// Of rows and of blocks; known without looking at them.
+  virtual std::uint64_t hint_count(NodeId target) const = 0;
   /// The greatest sequence of any hint stored, 0 when none; asked at start only.
   virtual Result<std::uint64_t> last_hint_sequence() const = 0;
   /// nullopt in a fresh directory.

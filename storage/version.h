@@ -99,6 +99,9 @@ class CausalContext {
   void add(const EventId& event) { add(event, event.sequence == 0 ? 0 : event.sequence - 1); }
   void add(const Interval<NodeId>& interval) { nodes_.add(interval); }
   void add(const Interval<ClientBoot>& interval) { clients_.add(interval); }
+  /// In the order of nodes() and clients(); false: not behind all that is there.
+  bool append(const Interval<NodeId>& interval) { return nodes_.append(interval); }
+  bool append(const Interval<ClientBoot>& interval) { return clients_.append(interval); }
   void merge(const CausalContext& other) {
     nodes_.merge(other.nodes_);
     clients_.merge(other.clients_);

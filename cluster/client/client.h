@@ -52,7 +52,7 @@ struct RowPut {
 struct PutRowResult {
   CausalContext context;       // of the row at the coordinator after the put
   std::vector<Dot> live;       // dots of its live versions, ascending
-  std::vector<Dot> added;      // dots given to RowPut::add, in its order
+  std::vector<Dot> added;      // dots given to RowPut::add, in its order; Dot{}: done before, and superseded since
 };
 
 struct PutResult {

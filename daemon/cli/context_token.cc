@@ -119,16 +119,20 @@ Result<ContextToken> decode_token(const std::string& word, const RowKey& key) {
     const NodeId node{in.u64()};
     token.shown.push_back({node, in.u64()});
   }
-  for (auto n = in.count(24); n > 0; --n) {
+  // As a context is kept: in order, and no number beyond what anybody can have come to.
+  const auto add = [&](const auto& interval) {
+    in.good = in.good && interval.last < kMaxSequenceNumber && token.context.append(interval);
+  };
+  for (auto n = in.count(24); n > 0 && in.good; --n) {
     const NodeId node{in.u64()};
     const auto after = in.u64();
-    token.context.add(Interval<NodeId>{node, after, in.u64()});
+    add(Interval<NodeId>{node, after, in.u64()});
   }
-  for (auto n = in.count(32); n > 0; --n) {
+  for (auto n = in.count(32); n > 0 && in.good; --n) {
     const ClientId client{in.u64()};
     const auto boot = in.u64();
     const auto after = in.u64();
-    token.context.add(Interval<ClientBoot>{{client, boot}, after, in.u64()});
+    add(Interval<ClientBoot>{{client, boot}, after, in.u64()});
   }
   if (!in.good || !in.left.empty()) return bad();
   return token;

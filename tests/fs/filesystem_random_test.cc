@@ -1,9 +1,9 @@
 // Three hosts, two processes on each, random saves, appends, moves and removals of a few names, with cuts: nothing that
 // was acknowledged is lost unless somebody who had seen it replaced or removed it.
 //
-// Every write brings a line of its own. The checker stands outside: it knows what each process has read under each name,
-// and what a name showed when something was done to it, and from that alone which lines may be gone. The kernel is played
-// too: it goes on using a cached name's number until its time is over, or until it is told.
+// Every write brings a line of its own. The checker stands outside: it knows what each process has read under each
+// name, and what a name showed when something was done to it, and from that alone which lines may be gone. The kernel
+// is played too: it goes on using a cached name's number until its time is over, or until it is told.
 #include <gtest/gtest.h>
 
 #include <cstdlib>

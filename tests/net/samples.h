@@ -60,6 +60,7 @@ inline std::vector<Answer> sample_answers() {
   out.push_back(GetResult{});
   out.push_back(ScanResult{{{"a", sample_row()}, {"b", Row{}}}, false, sample_stat(), true});
   out.push_back(PutResult{{{sample_row().context, {{NodeId{1}, 10}, {NodeId{2}, 4}}, {{NodeId{2}, 4}}}, {}}, true});
+  out.push_back(PutResult{{{sample_row().context, {{NodeId{2}, 4}}, {Dot{}, {NodeId{2}, 4}}}}, false});  // a retry
   out.push_back(BlockStored{true});
   out.push_back(BlockFound{share("block")});
   out.push_back(StoreUsage{1, 2, 3, 4});

@@ -193,6 +193,28 @@ TEST(SocketClient, ADaemonsRestartIsNotSeen) {
   EXPECT_EQ(t.client->counters().puts, 1u);
 }
 
+// The first daemon may have done it: what the second one says is not the whole truth.
+TEST(SocketClient, AnErrorAfterARestartLeavesTheOutcomeOpen) {
+  TempDir dir;
+  FakeDaemon daemon(dir / "s");
+  TestClient t(dir / "s");
+  auto put = t.start(t.put({"a"}));
+  ASSERT_TRUE(daemon.wait_for_open(1));
+  daemon.stop();
+  daemon.start();
+  ASSERT_TRUE(daemon.wait_for_open(1));
+  daemon.answer(0, Error{Errc::kNoSpace, "the disk is full"});
+  ASSERT_TRUE(ready(put));
+  const auto error = put.get().error();
+  EXPECT_EQ(error.code, Errc::kTimeout);
+  EXPECT_NE(error.text.find("the disk is full"), std::string::npos) << error.text;
+  auto again = t.start(t.put({"a"}));
+  ASSERT_TRUE(daemon.wait_for_open(1));
+  daemon.answer(0, Error{Errc::kNoSpace, "the disk is full"});
+  ASSERT_TRUE(ready(again));
+  EXPECT_EQ(again.get().error().code, Errc::kNoSpace);
+}
+
 TEST(SocketClient, DeadlinesEndWhatIsNotAnswered) {
   TempDir dir;
   FakeDaemon daemon(dir / "s");

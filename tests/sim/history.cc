@@ -10,6 +10,12 @@ namespace {
 
 std::string name_of(const RowKey& key) { return key.partition_key + "/" + key.sort_key; }
 
+std::set<WriteId> ids_in(const Row& row) {
+  std::set<WriteId> out;
+  for (const auto& v : row.versions) out.insert(id_of_value(v.value));
+  return out;
+}
+
 }  // namespace
 
 Bytes value_of(WriteId id) { return fmt::format("w{}", id); }
@@ -32,33 +38,75 @@ WriteId History::begin(const RowKey& key, std::set<WriteId> superseded, bool dis
   return id;
 }
 
-bool History::holds(std::size_t host, WriteId id) const {
-  const auto& w = writes_[id - 1];
-  const auto row = world_.store(host).get(w.key);
-  if (!row) return false;
-  std::set<WriteId> live;
-  for (const auto& v : row->versions) live.insert(id_of_value(v.value));
-  return accounted_for(id, live);
+bool History::owns(std::size_t host, const Write& w) const {
+  const auto owners = world_.owners(w.key);
+  return std::find(owners.begin(), owners.end(), host) != owners.end();
 }
 
-void History::acknowledged(WriteId id, bool sync, bool degraded) {
-  auto& w = writes_[id - 1];
-  if (w.acknowledged) return;
-  w.acknowledged = true;
-  w.sync = sync;
-  w.degraded = degraded;
-  if (w.discard_only) return;
-  for (std::size_t h = 0; h < world_.hosts(); ++h) {
-    if (holds(h, id)) w.holders.insert(h);
+bool History::owns(std::size_t host, const BlockKey& key) const {
+  const auto owners = world_.owners(key.volume, block_partition_key(key));
+  return std::find(owners.begin(), owners.end(), host) != owners.end();
+}
+
+bool History::holds(std::size_t host, WriteId id) const {
+  const auto row = world_.store(host).get(writes_[id - 1].key);
+  return row && accounted_for(id, ids_in(*row));
+}
+
+bool History::holds_synced(std::size_t host, WriteId id) const {
+  return accounted_for(id, ids_in(world_.store(host).synced(writes_[id - 1].key)));
+}
+
+void History::acknowledged(const std::vector<WriteId>& ids, bool sync, bool degraded) {
+  std::set<std::size_t> whole;  // hosts that have all of it
+  for (std::size_t h = 0; h < world_.hosts(); ++h) whole.insert(h);
+  const Write* any = nullptr;
+  std::string what;
+  for (const auto id : ids) {
+    auto& w = writes_[id - 1];
+    if (w.acknowledged) return;
+    w.acknowledged = true;
+    w.sync = sync;
+    w.degraded = degraded;
+    if (w.discard_only) continue;
+    for (std::size_t h = 0; h < world_.hosts(); ++h) {
+      if (sync ? holds_synced(h, id) : holds(h, id)) {
+        if (degraded || owns(h, w)) w.holders.insert(h);
+      } else {
+        whole.erase(h);
+      }
+    }
+    what += fmt::format("{}{} of {}", what.empty() ? "" : ", ", value_of(id), name_of(w.key));
+    any = &w;
   }
-  if (w.holders.empty()) violation(fmt::format("{} was acknowledged and is on no host", value_of(id)));
-  const auto owners = world_.owners(w.key);
-  const auto confirmed = std::count_if(owners.begin(), owners.end(), [&](auto h) { return w.holders.contains(h); });
-  // The answer travels for a moment: a host may have lost its tail since it confirmed. Only what is certain counts.
-  const bool certain = last_loss_us_ < 0 || world_.now_us() - last_loss_us_ > 5'000'000;
-  if (!degraded && certain && confirmed < std::min<std::ptrdiff_t>(2, std::ssize(owners))) {
-    violation(fmt::format("{} of {} was not degraded and only {} of its owners have it", value_of(id), name_of(w.key),
-                          confirmed));
+  if (any != nullptr) check_confirmed(*any, whole, world_.owners(any->key), what);
+}
+
+void History::check_confirmed(const Kept& kept, const std::set<std::size_t>& confirmed,
+                              const std::vector<std::size_t>& owners, const std::string& what) {
+  // The answer travels for a moment: a host may have lost what it confirmed since. Only what is certain counts.
+  const auto lost_us = kept.sync ? last_disk_loss_us_ : last_loss_us_;
+  if (lost_us >= 0 && world_.now_us() - lost_us <= 5'000'000) return;
+  if (confirmed.empty())
+    violation(fmt::format("{} was acknowledged and is on no host{}", what, kept.sync ? ", synced" : ""));
+  const auto count = std::count_if(owners.begin(), owners.end(), [&](auto h) { return confirmed.contains(h); });
+  if (kept.degraded || static_cast<std::size_t>(count) >= world_.write_quorum()) return;
+  violation(
+      fmt::format("{} was not degraded and only {} of its owners have it{}", what, count, kept.sync ? ", synced" : ""));
+}
+
+void History::refused(const std::vector<WriteId>& ids, const Error& error) {
+  for (const auto id : ids) {
+    auto& w = writes_[id - 1];
+    if (w.discard_only) continue;
+    w.refused = true;
+    for (std::size_t h = 0; h < world_.hosts(); ++h) {
+      const auto row = world_.store(h).get(w.key);
+      if (row && ids_in(*row).contains(id)) {
+        violation(fmt::format("{} of {} was refused ({}: {}) and is on host{}", value_of(id), name_of(w.key),
+                              errc_name(error.code), error.text, h + 1));
+      }
+    }
   }
 }
 
@@ -112,23 +160,30 @@ void History::read(const RowKey& key, const Expectation& expectation, const Row&
     const auto& w = writes_[id - 1];
     if (!w.certain()) continue;  // the quorum that had it is no longer one
     if (!accounted_for(id, live)) {
-      violation(fmt::format("a read of {} that was not degraded misses {}, which was acknowledged before", name_of(key),
-                            value_of(id)));
+      violation(fmt::format("a read of {} that was not degraded misses {}, which was acknowledged{} before",
+                            name_of(key), value_of(id), w.sync ? ", synced," : ""));
+    }
+    for (const auto old : w.superseded) {
+      if (!live.contains(old)) continue;
+      violation(fmt::format("a read of {} that was not degraded shows {}, which {} had replaced", name_of(key),
+                            value_of(old), value_of(id)));
     }
   }
 }
 
 void History::begin_block(const BlockKey& key, const SharedBytes& bytes) { blocks_[key].bytes = bytes; }
 
-void History::acknowledged_block(const BlockKey& key, bool sync) {
+void History::acknowledged_block(const BlockKey& key, bool sync, bool degraded) {
   auto& b = blocks_[key];
   if (b.acknowledged) return;
   b.acknowledged = true;
   b.sync = sync;
+  b.degraded = degraded;
   for (std::size_t h = 0; h < world_.hosts(); ++h) {
-    if (world_.store(h).get_block(key)) b.holders.insert(h);
+    if (!degraded && !owns(h, key)) continue;
+    if (sync ? world_.store(h).synced(key) : world_.store(h).get_block(key).has_value()) b.holders.insert(h);
   }
-  if (b.holders.empty()) violation("a block was acknowledged and is on no host");
+  check_confirmed(b, b.holders, world_.owners(key.volume, block_partition_key(key)), "a block");
 }
 
 void History::read_block(const BlockKey& key, const SharedBytes& bytes) {
@@ -138,22 +193,31 @@ void History::read_block(const BlockKey& key, const SharedBytes& bytes) {
 std::vector<BlockKey> History::blocks_that_must_be() const {
   std::vector<BlockKey> out;
   for (const auto& [key, b] : blocks_) {
-    if (b.acknowledged && (b.sync || b.lost_at.size() < b.holders.size())) out.push_back(key);
+    if (b.acknowledged && !b.may_vanish(world_.write_quorum())) out.push_back(key);
   }
   return out;
 }
 
 void History::check_drained() {
+  const auto quorum = world_.write_quorum();
   for (WriteId id = 1; id <= writes_.size(); ++id) {
     const auto& w = writes_[id - 1];
-    if (!w.acknowledged || w.discard_only || !w.certain() || w.owner_lost) continue;
+    if (!w.acknowledged || w.discard_only || !w.drains()) continue;
     const auto owners = world_.owners(w.key);
     const auto have = std::count_if(owners.begin(), owners.end(), [&](auto h) { return holds(h, id); });
-    if (have < std::min<std::ptrdiff_t>(2, std::ssize(owners))) {
-      violation(
-          fmt::format("hints have drained, and {} of {} is on {} of its owners", value_of(id), name_of(w.key), have));
-    }
+    if (static_cast<std::size_t>(have) >= quorum) continue;
+    violation(
+        fmt::format("hints have drained, and {} of {} is on {} of its owners", value_of(id), name_of(w.key), have));
   }
+  for (const auto& [key, b] : blocks_) {
+    if (!b.acknowledged || !b.drains()) continue;
+    const auto owners = world_.owners(key.volume, block_partition_key(key));
+    const auto have =
+        std::count_if(owners.begin(), owners.end(), [&](auto h) { return world_.store(h).get_block(key).has_value(); });
+    if (static_cast<std::size_t>(have) >= quorum) continue;
+    violation(fmt::format("hints have drained, and a block is on {} of its owners", have));
+  }
+  for (const auto& what : world_.malformed) violation("the decoder refused what a node sent: " + what);
 }
 
 void History::check_converged() {
@@ -168,12 +232,12 @@ void History::check_converged() {
     const auto live = live_in(*first);
     for (const auto id : ids) {
       const auto& w = writes_[id - 1];
-      if (!w.acknowledged || w.may_vanish()) continue;
+      if (!w.acknowledged || w.may_vanish(world_.write_quorum())) continue;
       if (!w.discard_only && !accounted_for(id, live)) {
         violation(fmt::format("{} of {} was acknowledged{} and is lost", value_of(id), name_of(key),
                               w.sync ? ", synced," : ""));
       }
-      if (!w.certain() || (w.discard_only && last_loss_us_ >= 0)) continue;
+      if (!w.certain() || (w.discard_only && std::max(last_loss_us_, last_disk_loss_us_) >= 0)) continue;
       for (const auto old : w.superseded) {
         if (live.contains(old))
           violation(fmt::format("{} came back in {}, after {} replaced it", value_of(old), name_of(key), value_of(id)));
@@ -185,6 +249,12 @@ void History::check_converged() {
 void History::saved(std::size_t host, const Batch& batch) {
   for (const auto& [key, row] : batch.rows) {
     for (const auto& v : row.versions) {
+      const auto id = id_of_value(v.value);
+      if (id > 0 && id <= writes_.size()) {
+        auto& w = writes_[id - 1];
+        if (w.refused) violation(fmt::format("host{} saved {}, which had been refused", host + 1, v.value));
+        if (w.hlc != v.hlc) check_clock(w, id, v.hlc);
+      }
       const auto [it, is_new] = dots_.emplace(v.dot, v.value);
       if (!is_new && it->second != v.value) {
         violation(fmt::format("host{} saved {} under the dot of {} ({}.{})", host + 1, v.value, it->second,
@@ -194,17 +264,37 @@ void History::saved(std::size_t host, const Batch& batch) {
   }
 }
 
+void History::check_clock(Write& w, WriteId id, Hlc hlc) {
+  if (w.hlc != Hlc{}) violation(fmt::format("{} has two clocks", value_of(id)));
+  w.hlc = hlc;
+  for (const auto old : w.superseded) {
+    if (writes_[old - 1].hlc < hlc) continue;
+    violation(fmt::format("{} replaced {}, and its clock is not greater", value_of(id), value_of(old)));
+  }
+}
+
+void History::Kept::lose_tail(std::size_t host, bool owner) {
+  if (!acknowledged) lost_on_the_way = true;
+  owner_lost |= owner;
+  if (!sync && holders.contains(host)) lost_at.insert(host);
+}
+
+void History::Kept::lose_disk(std::size_t host, bool owner) {
+  disk_lost = true;
+  if (owner) empty_owners.insert(host);
+  if (holders.contains(host)) lost_at.insert(host);
+}
+
 void History::lost_tail(std::size_t host) {
   last_loss_us_ = world_.now_us();
-  for (auto& w : writes_) {
-    if (!w.acknowledged) w.lost_on_the_way = true;
-    const auto owners = world_.owners(w.key);
-    w.owner_lost |= std::find(owners.begin(), owners.end(), host) != owners.end();
-    if (w.holders.contains(host)) w.lost_at.insert(host);
-  }
-  for (auto& [key, b] : blocks_) {
-    if (b.holders.contains(host)) b.lost_at.insert(host);
-  }
+  for (auto& w : writes_) w.lose_tail(host, owns(host, w));
+  for (auto& [key, b] : blocks_) b.lose_tail(host, owns(host, key));
+}
+
+void History::lost_disk(std::size_t host) {
+  last_disk_loss_us_ = last_loss_us_ = world_.now_us();
+  for (auto& w : writes_) w.lose_disk(host, owns(host, w));
+  for (auto& [key, b] : blocks_) b.lose_disk(host, owns(host, key));
 }
 
 void History::violation(const std::string& what) {

@@ -5,13 +5,18 @@
 //  - every acknowledged write is current, or something that was written over it is accounted for in turn, or it
 //    was discarded by a client that was shown it (no lost update; siblings are never dropped unseen);
 //  - an unsynced write may vanish only when every host that had it at its acknowledgement lost its disk's tail;
-//    a synced one never;
-//  - an answer that is not degraded was confirmed by W owners;
-//  - after an answer that is not degraded, no later read that is not degraded misses it;
+//    a synced one only when every host that had it synced lost its disk;
+//  - an answer that is not degraded was confirmed by W owners, all rows of a batch by the same ones, and is synced
+//  there
+//    when that was asked for;
+//  - after an answer that is not degraded, no later read that is not degraded misses it, or shows what it superseded;
 //  - what an acknowledged write superseded does not come back;
+//  - what was refused for good was done nowhere, and never is;
+//  - the clock of a write is greater than those of what it replaced;
 //  - one write shows once, however often it was sent; no dot ever names two writes;
-//  - once healed: hints drain, W owners hold every acknowledged write, and after one read of each key all owners
-//    are equal; every acknowledged block can be read.
+//  - once healed: hints drain, W owners hold every acknowledged write and block, and after one read of each key all
+//    owners are equal; every acknowledged block can be read;
+//  - no node sends what another's decoder refuses.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +41,10 @@ class History : public World::Observer {
 
   /// A client is about to send a put of one row. `superseded`: the writes it means to replace.
   WriteId begin(const RowKey& key, std::set<WriteId> superseded, bool discard_only);
-  void acknowledged(WriteId id, bool sync, bool degraded);
+  /// Of one put; the writes that it only discarded included.
+  void acknowledged(const std::vector<WriteId>& ids, bool sync, bool degraded);
+  /// The first answer to a put was an error that does not leave the outcome open.
+  void refused(const std::vector<WriteId>& ids, const Error& error);
   /// A client is about to read: what it must see is fixed now.
   struct Expectation {
     std::vector<WriteId> writes;
@@ -44,7 +52,7 @@ class History : public World::Observer {
   Expectation expect(const RowKey& key) const;
   void read(const RowKey& key, const Expectation& expectation, const Row& row, bool degraded);
   void begin_block(const BlockKey& key, const SharedBytes& bytes);
-  void acknowledged_block(const BlockKey& key, bool sync);
+  void acknowledged_block(const BlockKey& key, bool sync, bool degraded);
   void read_block(const BlockKey& key, const SharedBytes& bytes);
 
   /// After healing, before any read.
@@ -56,6 +64,7 @@ class History : public World::Observer {
 
   void saved(std::size_t host, const Batch& batch) override;
   void lost_tail(std::size_t host) override;
+  void lost_disk(std::size_t host) override;
 
   void violation(const std::string& what);
   const std::vector<std::string>& violations() const { return violations_; }
@@ -63,24 +72,45 @@ class History : public World::Observer {
   std::uint64_t true_siblings = 0;  // reads that showed more than one live write
 
  private:
-  struct Write {
+  /// What became of the hosts that had a thing.
+  struct Kept {
+    bool acknowledged = false, sync = false, degraded = false;
+    // Hosts that had it when it was acknowledged, synced where that was asked for: owners alone, when they were enough.
+    std::set<std::size_t> holders;
+    std::set<std::size_t> lost_at;  // of those, the ones that may have lost it since
+    bool lost_on_the_way = false;   // some host lost a tail before the acknowledgement arrived: it may have confirmed
+    bool owner_lost = false;        // some owner lost a tail since: it may have taken the write, and confirmed a hint
+    bool disk_lost = false;         // some host lost its disk, and with it what was synced, and hints
+    std::set<std::size_t> empty_owners;  // owners that did
+    /// The quorum that confirmed it is still one.
+    bool certain() const { return !disk_lost && (sync || (lost_at.empty() && !lost_on_the_way)); }
+    /// And its hints are, or did their work for good.
+    bool drains() const { return certain() && (sync || !owner_lost); }
+    bool may_vanish(std::size_t write_quorum) const {
+      if (empty_owners.size() >= write_quorum) return true;  // its hints may have gone to them
+      if (lost_at.size() < holders.size()) return false;
+      return disk_lost || (!sync && (lost_on_the_way || !holders.empty()));
+    }
+    void lose_tail(std::size_t host, bool owner);
+    void lose_disk(std::size_t host, bool owner);
+  };
+  struct Write : Kept {
     RowKey key;
     std::set<WriteId> superseded;
     bool discard_only = false;
-    bool acknowledged = false, sync = false, degraded = false;
-    std::set<std::size_t> holders;  // hosts that had it when it was acknowledged
-    std::set<std::size_t> lost_at;  // of those, the ones that lost a tail since
-    bool lost_on_the_way = false;   // some host lost a tail before the acknowledgement arrived: it may have confirmed
-    bool owner_lost = false;        // some owner lost a tail since: it may have taken the write, and confirmed a hint
-    bool certain() const { return lost_at.empty() && !lost_on_the_way; }
-    bool may_vanish() const { return !sync && !holders.empty() && lost_at.size() == holders.size(); }
+    bool refused = false;
+    Hlc hlc;  // once it is known
   };
-  struct Block {
+  struct Block : Kept {
     SharedBytes bytes;
-    bool acknowledged = false, sync = false;
-    std::set<std::size_t> holders, lost_at;
   };
+  bool owns(std::size_t host, const Write& w) const;
+  bool owns(std::size_t host, const BlockKey& key) const;
   bool holds(std::size_t host, WriteId id) const;
+  bool holds_synced(std::size_t host, WriteId id) const;
+  void check_clock(Write& w, WriteId id, Hlc hlc);
+  void check_confirmed(const Kept& kept, const std::set<std::size_t>& confirmed, const std::vector<std::size_t>& owners,
+                       const std::string& what);
   bool accounted_for(WriteId id, const std::set<WriteId>& live) const;
   std::set<WriteId> live_in(const Row& row);
 
@@ -92,6 +122,7 @@ class History : public World::Observer {
   std::map<BlockKey, Block> blocks_;
   std::vector<std::string> violations_;
   std::int64_t last_loss_us_ = -1;  // when some host last lost a tail
+  std::int64_t last_disk_loss_us_ = -1;
 };
 
 }  // namespace kinfs::sim

@@ -30,6 +30,11 @@ const std::map<std::string, PlantedBug> kBugs{
     {"sync-before-disk", PlantedBug::kSyncBeforeDisk},
     {"vouch-for-lost-dots", PlantedBug::kVouchForLostDots},
     {"vouch-for-unseen-events", PlantedBug::kVouchForUnseenEvents},
+    {"confirm-before-sync", PlantedBug::kConfirmBeforeSync},
+    {"replay-unsynced", PlantedBug::kReplayUnsynced},
+    {"forget-block-hint", PlantedBug::kForgetBlockHint},
+    {"trust-old-disk", PlantedBug::kTrustOldDisk},
+    {"half-batch", PlantedBug::kHalfBatch},
 };
 
 int run_one(std::uint64_t seed, PlantedBug bug, bool trace) {

@@ -23,7 +23,7 @@ class Scenario {
   explicit Scenario(bool trace) : trace_(trace) {}
 
   Result<void> line(const Words& w) {
-    if (w[0] == "hosts" && w.size() == 2) return hosts(w);
+    if (w[0] == "hosts" && (w.size() == 2 || w.size() == 5)) return hosts(w);
     if (world_ == nullptr) return bad("the first command is `hosts N`");
     if (w[0] == "key" && w.size() == 2) return key(w[1]);
     if (w[0] == "put" && w.size() >= 6) return put(w);
@@ -41,6 +41,12 @@ class Scenario {
     return bad("no such command");
   }
 
+  /// Whether all that was sent so far could be read by whom it was for.
+  Result<void> well_formed() const {
+    if (world_->malformed.empty()) return {};
+    return bad("the decoder refused what a node sent: " + world_->malformed.front());
+  }
+
  private:
   static tl::unexpected<Error> bad(const std::string& text) { return fail(Errc::kInvalid, text); }
 
@@ -56,6 +62,10 @@ class Scenario {
   Result<void> hosts(const Words& w) {
     WorldOptions options;
     options.hosts = std::stoul(w[1]);
+    if (w.size() == 5) {
+      const auto number = [&](std::size_t i) { return static_cast<std::uint32_t>(std::stoul(w[i])); };
+      options.quorum = {number(2), number(3), number(4)};
+    }
     options.trace = trace_;
     world_ = std::make_unique<World>(options);
     world_->run_until(1'000'000);
@@ -204,7 +214,9 @@ Result<void> play_scenario(const std::string& path, bool trace) {
     Words words;
     for (std::string word; line >> word;) words.push_back(word);
     if (words.empty()) continue;
-    if (auto done = scenario.line(words); !done) {
+    auto done = scenario.line(words);
+    if (done) done = scenario.well_formed();
+    if (!done) {
       return fail(done.error().code, fmt::format("{}:{}: {}: {}", path, number, text, done.error().text));
     }
   }

@@ -1,6 +1,6 @@
 // Dynamo's stories as text: one command a line, played on the simulator, each expectation checked on the spot.
 //
-//   hosts N                                    first; N, R, W are 3, 2, 2
+//   hosts HOSTS [N R W]                        first; N, R, W are 3, 2, 2
 //   key KEY                                    names its owners owner1..owner3, and the first host that stands in:
 //   other put VALUE to KEY via HOST [over V ...] [is ok|degraded|refused]
 //                                              over: what it replaces, of what the last get of KEY showed

@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <set>
+
+#include "cluster/hlc_clock.h"
 
 namespace kinfs::sim {
 namespace {
@@ -47,7 +50,13 @@ class SimClient {
     cluster::PutRequest request;
     std::vector<WriteId> writes;  // one for each row
     int attempts_left = 4;
+    bool sent_twice = false;
   };
+
+  /// What leaves the outcome open: everything else says that nothing was done.
+  static bool indefinite(const Error& error) {
+    return error.code == Errc::kTimeout || error.code == Errc::kUnavailable;
+  }
 
   void next() {
     if (world_.now_us() >= end_us_) {
@@ -131,7 +140,8 @@ class SimClient {
     if (!discard_only) {
       Version v;
       v.event = {ClientId{identity_}, 1, ++sequence_};
-      v.hlc = Hlc{std::max(above.value, Hlc::from_ms(world_.now_us() / 1000).value) + 1};
+      // The clock of its host may be hours behind that of whose writes it replaces.
+      v.hlc = std::max(clock_.next(world_.wall_ms(home_)), Hlc{above.value + 1});
       v.host = fmt::format("host{}", home_ + 1);
       v.tombstone = world_.chance() < 0.1;
       v.value = value_of(id);
@@ -148,15 +158,21 @@ class SimClient {
 
   void send(Put put) {
     --put.attempts_left;
+    put.sent_twice = world_.chance() < 0.1;
     const auto request = put.request;
     world_.request(some_host(), request, kPatienceMs, [this, put](std::optional<cluster::Answer> answer) {
       const auto* done = answer ? std::get_if<PutResult>(&*answer) : nullptr;
       if (done != nullptr) {
         ++result_.answered;
-        for (const auto id : put.writes) history_.acknowledged(id, put.request.options.sync, done->degraded);
+        history_.acknowledged(put.writes, put.request.options.sync, done->degraded);
         if (world_.tracing())
           world_.trace(
               fmt::format("{} is acknowledged{}", value_of(put.writes.front()), done->degraded ? ", degraded" : ""));
+        return next();
+      }
+      const auto* error = answer ? std::get_if<Error>(&*answer) : nullptr;
+      if (error != nullptr && !indefinite(*error) && put.attempts_left == 3 && !put.sent_twice) {
+        history_.refused(put.writes, *error);
         return next();
       }
       if (put.attempts_left > 0 && world_.chance() < 0.9) {
@@ -167,7 +183,7 @@ class SimClient {
       next();
     });
     // A lost answer, as the client sees it: it sends again while the first is still under way.
-    if (world_.chance() < 0.1) {
+    if (put.sent_twice) {
       world_.request(some_host(), request, kPatienceMs, [](std::optional<cluster::Answer>) {});
     }
   }
@@ -204,9 +220,9 @@ class SimClient {
     const bool sync = world_.chance() < 0.5;
     world_.request(some_host(), cluster::PutBlockRequest{key, bytes, {sync}}, kPatienceMs,
                    [this, key, sync](std::optional<cluster::Answer> answer) {
-                     if (answer && std::holds_alternative<cluster::BlockStored>(*answer)) {
+                     if (const auto* stored = answer ? std::get_if<cluster::BlockStored>(&*answer) : nullptr) {
                        ++result_.answered;
-                       history_.acknowledged_block(key, sync);
+                       history_.acknowledged_block(key, sync, stored->degraded);
                      }
                      next();
                    });
@@ -224,6 +240,7 @@ class SimClient {
   std::size_t home_;
   std::uint64_t identity_;
   std::uint64_t sequence_ = 0;
+  cluster::HlcClock clock_;
   std::int64_t end_us_ = 0;
   bool done_ = false;
 };
@@ -240,6 +257,7 @@ class Enemy {
   void next() {
     world_.after(world_.between(300'000, 4'000'000), [this] {
       if (world_.now_us() >= end_us_) return;
+      if (world_.disk_faults() && world_.chance() < 0.2) world_.back_up(some_host());
       strike();
       next();
     });
@@ -275,6 +293,8 @@ class Enemy {
       world_.fill_disk(host, true);
       return world_.after(lasting(), [this, host] { world_.fill_disk(host, false); });
     }
+    // Not together: a host that lost its disk and its clock would use its old numbers again.
+    if (world_.disk_faults()) return lose_disk(host);
     ++world_.faults.clock_jumps;
     world_.set_clock(host, world_.between(-7'200'000, 7'200'000));
   }
@@ -282,6 +302,14 @@ class Enemy {
   void crash(std::size_t host, bool power_cut) {
     world_.crash(host, power_cut);
     world_.after(world_.between(50'000, 5'000'000), [this, host] { world_.restart(host); });
+  }
+  void lose_disk(std::size_t host) {
+    if (world_.chance() < 0.4) {
+      world_.empty_disk(host);
+    } else {
+      world_.restore_disk(host);
+    }
+    if (!world_.up(host)) world_.after(world_.between(50'000, 5'000'000), [this, host] { world_.restart(host); });
   }
   std::size_t some_host() {
     return static_cast<std::size_t>(world_.between(0, static_cast<std::int64_t>(world_.hosts()) - 1));
@@ -331,6 +359,23 @@ void finish(World& world, History& history) {
 
 }  // namespace
 
+namespace {
+
+/// N of 1, 2, 3 or 5 that there are hosts for, and R + W > N.
+cluster::Quorum some_quorum(std::mt19937_64& dice, std::size_t hosts) {
+  constexpr std::array<std::uint32_t, 4> kReplicas{1, 2, 3, 5};
+  const auto kinds = static_cast<std::size_t>(
+      std::count_if(kReplicas.begin(), kReplicas.end(), [&](std::uint32_t n) { return n <= hosts; }));
+  cluster::Quorum q;
+  q.n = kReplicas[dice() % kinds];
+  q.r = 1 + static_cast<std::uint32_t>(dice() % q.n);
+  const auto least = q.n + 1 - q.r;
+  q.w = least + static_cast<std::uint32_t>(dice() % (q.n + 1 - least));
+  return q;
+}
+
+}  // namespace
+
 RunResult run_seed(const RunOptions& options) {
   std::mt19937_64 dice(options.seed * 0x9E3779B97F4A7C15ull);
   const auto chance = [&] { return std::uniform_real_distribution<double>(0, 1)(dice); };
@@ -343,11 +388,14 @@ RunResult run_seed(const RunOptions& options) {
   w.repeat = chance() < 0.5 ? 0 : chance() * 0.1;
   w.late = chance() < 0.5 ? 0 : chance() * 0.05;
   w.crash_in_effects = chance() < 0.5 ? 0 : chance() * 0.001;
+  w.disk_faults = chance() < 0.2;
+  if (chance() < 0.5) w.quorum = some_quorum(dice, w.hosts);
 
   World world(w);
   History history(world);
   RunResult result;
   result.hosts = w.hosts;
+  result.quorum = w.quorum;
   const auto keys = keys_of_run(world);
   std::vector<std::unique_ptr<SimClient>> clients;
   for (std::uint64_t c = 1; c <= 4; ++c) {
@@ -370,13 +418,16 @@ RunResult run_seed(const RunOptions& options) {
 std::string RunResult::census() const {
   const auto& f = faults;
   return fmt::format(
-      "{} hosts, {} operations ({} answered), {} reads with siblings; puts {} ({} degraded), gets {} ({} degraded), "
+      "{} hosts (n {} r {} w {}), {} operations ({} answered), {} reads with siblings; puts {} ({} degraded), gets {} "
+      "({} degraded), "
       "repairs {}, hints {} kept {} delivered, retries collapsed {}; faults: {} cuts, {} one-way cuts, {} kills, "
-      "{} power cuts ({} lost data), {} stops, {} full disks, {} clock jumps; messages: {} lost, {} repeated, {} late",
-      hosts, operations, answered, true_siblings, counters.puts, counters.degraded_puts, counters.gets,
-      counters.degraded_reads, counters.repairs, counters.hints_kept, counters.hints_delivered,
+      "{} power cuts ({} lost data), {} stops, {} full disks, {} clock jumps, {} emptied and {} restored disks; "
+      "messages: {} lost, {} repeated, {} late",
+      hosts, quorum.n, quorum.r, quorum.w, operations, answered, true_siblings, counters.puts, counters.degraded_puts,
+      counters.gets, counters.degraded_reads, counters.repairs, counters.hints_kept, counters.hints_delivered,
       counters.retries_collapsed, f.cuts, f.one_way_cuts, f.crashes, f.power_cuts, f.power_cuts_that_lost, f.pauses,
-      f.full_disks, f.clock_jumps, f.lost_messages, f.repeated_messages, f.late_messages);
+      f.full_disks, f.clock_jumps, f.emptied_disks, f.restored_disks, f.lost_messages, f.repeated_messages,
+      f.late_messages);
 }
 
 }  // namespace kinfs::sim

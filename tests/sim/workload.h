@@ -25,6 +25,7 @@ struct RunResult {
   std::uint64_t answered = 0;
   std::uint64_t true_siblings = 0;
   std::size_t hosts = 0;
+  cluster::Quorum quorum;
   std::string census() const;
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "cluster/codec.h"
 #include "cluster/layout.h"
 
 namespace kinfs::sim {
@@ -42,12 +43,12 @@ World::World(WorldOptions options) : options_(options), random_(options.seed), h
 NodeId World::id_of(std::size_t host) const { return node_id(host); }
 std::size_t World::host_of(NodeId node) const { return static_cast<std::size_t>(node) - 1; }
 
-std::vector<std::size_t> World::owners(const RowKey& key) const {
+std::vector<std::size_t> World::owners(VolumeId volume, const Bytes& partition_key) const {
   static thread_local std::map<std::size_t, cluster::Layout> layouts;  // a pure function of the number of hosts and N
   const auto slot = hosts_.size() * 100 + options_.quorum.n;
   const auto it = layouts.try_emplace(slot, 1, members_, options_.quorum.n).first;
   std::vector<std::size_t> out;
-  for (const auto id : it->second.owners(partition_of(key.volume, key.partition_key))) out.push_back(host_of(id));
+  for (const auto id : it->second.owners(partition_of(volume, partition_key))) out.push_back(host_of(id));
   return out;
 }
 
@@ -88,11 +89,30 @@ void World::request(std::size_t host, cluster::Request request, std::uint32_t tt
   requests_.emplace(client, Request{host, std::move(on_answer)});
   after(std::int64_t{ttl_ms} * 1000, [this, client] { answer(client, std::nullopt); });
   if (!up(host)) return after(0, [this, client] { answer(client, std::nullopt); });
-  after(between(20, 100), [this, host, client, ttl_ms, request = std::move(request)] {
-    input(host, [client, ttl_ms, request](cluster::Node& node, cluster::Time now) {
-      node.request(client, request, ttl_ms, now);
-    });
+  auto frame = over_the_wire(cluster::ClientFrame{client, ttl_ms, {}, std::move(request)});
+  if (!frame) return;
+  after(between(20, 100), [this, host, client, ttl_ms, sent = std::get<cluster::Request>(std::move(frame->body))] {
+    input(host,
+          [client, ttl_ms, sent](cluster::Node& node, cluster::Time now) { node.request(client, sent, ttl_ms, now); });
   });
+}
+
+std::optional<cluster::Message> World::over_the_wire(const cluster::Message& message) {
+  const auto encoded = cluster::encode(message);
+  auto decoded = cluster::decode_message(encoded.header, encoded.payload);
+  if (decoded) return std::move(*decoded);
+  malformed.push_back(fmt::format("{}: {}", describe(message), decoded.error().text));
+  trace("VIOLATION: refused by the decoder: " + malformed.back());
+  return std::nullopt;
+}
+
+std::optional<cluster::ClientFrame> World::over_the_wire(const cluster::ClientFrame& frame) {
+  const auto encoded = cluster::encode(frame);
+  auto decoded = cluster::decode_client_frame(encoded.header, encoded.payload);
+  if (decoded) return std::move(*decoded);
+  malformed.push_back(fmt::format("frame {} of a client: {}", frame.id, decoded.error().text));
+  trace("VIOLATION: refused by the decoder: " + malformed.back());
+  return std::nullopt;
 }
 
 void World::answer(std::uint64_t client, std::optional<cluster::Answer> with) {
@@ -139,7 +159,10 @@ void World::carry_out(std::size_t host) {
       } else if (const auto* out = std::get_if<cluster::Send>(&effect.what)) {
         send(out->message);
       } else if (const auto* reply = std::get_if<cluster::Reply>(&effect.what)) {
-        after(between(20, 100), [this, client = reply->client, a = reply->answer, host, epoch = hosts_[host].epoch] {
+        auto frame = over_the_wire(cluster::ClientFrame{reply->client, 0, hosts_[host].node->hlc(), reply->answer});
+        if (!frame) continue;
+        after(between(20, 100), [this, client = reply->client, host, epoch = hosts_[host].epoch,
+                                 a = std::get<cluster::Answer>(std::move(frame->body))] {
           if (hosts_[host].epoch == epoch) answer(client, a);
         });
       }
@@ -161,11 +184,13 @@ bool World::save(std::size_t host, const cluster::Effect& effect) {
   return done.has_value();
 }
 
-void World::send(cluster::Message message) {
+void World::send(const cluster::Message& message) {
   const auto from = host_of(message.from);
   const auto to = host_of(message.to);
   if (tracing()) trace(describe(message) + (is_cut(from, to) ? "  (cut)" : ""));
   if (is_cut(from, to)) return;
+  auto received = over_the_wire(message);
+  if (!received) return;
   if (chance() < options_.loss) {
     ++faults.lost_messages;
     return;
@@ -177,9 +202,9 @@ void World::send(cluster::Message message) {
   }
   if (chance() < options_.repeat) {
     ++faults.repeated_messages;
-    deliver(to, message, delay_us + between(0, 500'000));
+    deliver(to, *received, delay_us + between(0, 500'000));
   }
-  deliver(to, message, delay_us);
+  deliver(to, *received, delay_us);
 }
 
 void World::deliver(std::size_t to, const cluster::Message& message, std::int64_t delay_us) {
@@ -271,6 +296,32 @@ void World::fill_disk(std::size_t host, bool full) {
   if (full) ++faults.full_disks;
   if (tracing()) trace(fmt::format("host{}: the disk is {}", host + 1, full ? "full" : "no longer full"));
   hosts_[host].full = full;
+}
+
+void World::back_up(std::size_t host) {
+  if (tracing()) trace(fmt::format("host{} is backed up", host + 1));
+  hosts_[host].backup = hosts_[host].store->copy();
+}
+
+void World::restore_disk(std::size_t host) {
+  if (hosts_[host].backup == nullptr) return;
+  ++faults.restored_disks;
+  if (tracing()) trace(fmt::format("host{}: its disk is restored from the backup", host + 1));
+  replace_disk(host, hosts_[host].backup->copy());
+}
+
+void World::empty_disk(std::size_t host) {
+  ++faults.emptied_disks;
+  if (tracing()) trace(fmt::format("host{}: its disk is emptied", host + 1));
+  replace_disk(host, std::make_unique<MemStore>());
+}
+
+void World::replace_disk(std::size_t host, std::unique_ptr<MemStore> disk) {
+  crash(host, false);
+  auto& h = hosts_[host];
+  h.store = std::move(disk);
+  ++h.machine_boots;  // who restores a disk starts the machine anew
+  if (observer_ != nullptr) observer_->lost_disk(host);
 }
 
 void World::calm() {

@@ -4,6 +4,7 @@
 // message. The world injects faults; it judges nothing (see history.h).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -30,16 +31,19 @@ struct WorldOptions {
   double repeat = 0;            // of each message, delivered once more
   double late = 0;              // of each message, by up to 2 s
   double crash_in_effects = 0;  // between any two effects
+  bool disk_faults = false;     // disks are emptied, and restored from backups
   bool trace = false;
 };
 
 /// What was done to the cluster; printed as a run's census.
 struct Faults {
   std::uint64_t cuts = 0, one_way_cuts = 0, crashes = 0, power_cuts = 0, power_cuts_that_lost = 0, pauses = 0,
-                full_disks = 0, clock_jumps = 0, lost_messages = 0, repeated_messages = 0, late_messages = 0;
+                full_disks = 0, clock_jumps = 0, emptied_disks = 0, restored_disks = 0, lost_messages = 0,
+                repeated_messages = 0, late_messages = 0;
   /// Events, messages apart.
   std::uint64_t events() const {
-    return cuts + one_way_cuts + crashes + power_cuts + pauses + full_disks + clock_jumps;
+    return cuts + one_way_cuts + crashes + power_cuts + pauses + full_disks + clock_jumps + emptied_disks +
+           restored_disks;
   }
 };
 
@@ -50,6 +54,8 @@ class World {
     virtual ~Observer() = default;
     virtual void saved(std::size_t host, const Batch& batch) = 0;
     virtual void lost_tail(std::size_t host) = 0;
+    /// What was synced is gone too: the disk is empty, or as it was some time ago.
+    virtual void lost_disk(std::size_t host) = 0;
   };
 
   explicit World(WorldOptions options);
@@ -74,7 +80,10 @@ class World {
   bool up(std::size_t host) const { return hosts_[host].node != nullptr; }
   const MemStore& store(std::size_t host) const { return *hosts_[host].store; }
   const cluster::Node& node(std::size_t host) const { return *hosts_[host].node; }
-  std::vector<std::size_t> owners(const RowKey& key) const;
+  std::vector<std::size_t> owners(VolumeId volume, const Bytes& partition_key) const;
+  std::vector<std::size_t> owners(const RowKey& key) const { return owners(key.volume, key.partition_key); }
+  /// W of Dynamo, as far as there are owners.
+  std::size_t write_quorum() const { return std::min<std::size_t>(options_.quorum.w, options_.quorum.n); }
 
   /// `answer` gets nullopt when the host died or said nothing within `ttl_ms`. Called exactly once.
   void request(std::size_t host, cluster::Request request, std::uint32_t ttl_ms,
@@ -89,6 +98,13 @@ class World {
   void restart(std::size_t host);
   void pause(std::size_t host, bool paused);
   void fill_disk(std::size_t host, bool full);
+  bool disk_faults() const { return options_.disk_faults; }
+  /// Keeps a copy of the disk, for restore_disk().
+  void back_up(std::size_t host);
+  /// These two end the process first.
+  void restore_disk(std::size_t host);
+  void empty_disk(std::size_t host);
+  std::int64_t wall_ms(std::size_t host) const { return time_of(hosts_[host]).wall_ms; }
   void set_clock(std::size_t host, std::int64_t offset_ms) { hosts_[host].wall_offset_ms = offset_ms; }
   /// Ends every fault: all links, hosts, disks and clocks as they should be, and no more lost messages.
   void calm();
@@ -97,6 +113,8 @@ class World {
   std::string why_not_idle() const;
 
   Faults faults;
+  /// What one side sent and the decoder of the other refused, in words: never, between nodes of one version.
+  std::vector<std::string> malformed;
   cluster::Counters counters() const;  // of all nodes, those that died included
   void trace(const std::string& line);
   bool tracing() const { return options_.trace; }
@@ -104,6 +122,7 @@ class World {
  private:
   struct Host {
     std::unique_ptr<MemStore> store = std::make_unique<MemStore>();
+    std::unique_ptr<MemStore> backup;
     std::unique_ptr<cluster::Node> node;
     std::uint64_t epoch = 0;  // of what was started: events of a former life are dropped
     std::uint64_t machine_boots = 1;
@@ -128,9 +147,13 @@ class World {
   void input(std::size_t host, std::function<void(cluster::Node&, cluster::Time)> what);
   void carry_out(std::size_t host);
   bool save(std::size_t host, const cluster::Effect& effect);
-  void send(cluster::Message message);
+  void send(const cluster::Message& message);
   void deliver(std::size_t to, const cluster::Message& message, std::int64_t delay_us);
   void answer(std::uint64_t client, std::optional<cluster::Answer> answer);
+  /// What the other side makes of it; nullopt: it refuses it.
+  std::optional<cluster::Message> over_the_wire(const cluster::Message& message);
+  std::optional<cluster::ClientFrame> over_the_wire(const cluster::ClientFrame& frame);
+  void replace_disk(std::size_t host, std::unique_ptr<MemStore> disk);
   void tick(std::size_t host, std::uint64_t epoch);
 
   WorldOptions options_;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <random>
 
 #include "samples.h"
@@ -19,8 +20,8 @@ Bytes from_hex(ByteView hex) {
 }
 
 constexpr ByteView kGoldenRow =
-    "0a1801000000000000000200000000000000ffffffffffffffff120d00e707feffffffffffffffff011a0d01e807ffffffffffff"
-    "ffffff01221009000000000000001032547698badcfe2a020103320300ab023a0301ac02421a0901000000000000001001190900"
+    "0a1801000000000000000200000000000000ffffffffffffffff120c00e707feffffffffffffff3f1a0c01e807ffffffffffff"
+    "ffff3f221009000000000000001032547698badcfe2a020103320300ab023a0301ac02421a0901000000000000001001190900"
     "00000000000020012801480142880109020000000000000010e807191032547698badcfe200328ac0231efcdab896745230139fb"
     "ffffffffffffff42036800ff5238090100000000000000100218032104000000000000002a20eeeeeeeeeeeeeeeeeeeeeeeeeeee"
     "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee5216090500000000000000100618072108000000000000005a03760080";
@@ -91,6 +92,44 @@ TEST(RecordCodec, RefusesRowsThatBreakTheInvariants) {
   row = rich_row();
   row.versions[1].lineage[0].root = Bytes(65, 'r');
   EXPECT_EQ(refusal(row), Errc::kCorrupt);
+}
+
+TEST(RecordCodec, NumbersThatNobodyCanHaveComeToAreRefused) {
+  Row row;
+  row.context.add(Dot{NodeId{1}, kMaxSequenceNumber - 1});
+  row.context.add(EventId{ClientId{1}, 1, kMaxSequenceNumber - 1});
+  EXPECT_EQ(decode_row(encode_row(row)), row);
+  for (const std::uint64_t number : {kMaxSequenceNumber, ~std::uint64_t{0}}) {
+    Row of_node, of_client;
+    of_node.context.add(Dot{NodeId{1}, number});
+    of_client.context.add(EventId{ClientId{1}, 1, number});
+    EXPECT_EQ(refusal(of_node), Errc::kCorrupt);
+    EXPECT_EQ(refusal(of_client), Errc::kCorrupt);
+    Batch batch;
+    batch.rows.emplace_back(RowKey{kVolume, "p", "s"}, of_node);
+    EXPECT_FALSE(check_batch(batch));
+  }
+}
+
+// Every second number of one node, up to the limit: as many as a message can carry must not keep a node busy.
+TEST(RecordCodec, ManyIntervalsTakeLinearTime) {
+  CausalContext odd, even, all;
+  for (std::uint64_t i = 0; i < kMaxIntervals; ++i) {
+    odd.append(Interval<NodeId>{NodeId{1}, 4 * i, 4 * i + 1});
+    even.append(Interval<NodeId>{NodeId{1}, 4 * i + 2, 4 * i + 3});
+  }
+  const auto began = std::chrono::steady_clock::now();
+  const auto back = decode_context(encode_context(odd));
+  ASSERT_TRUE(back.has_value()) << back.error().text;
+  EXPECT_EQ(*back, odd);
+  all.merge(odd);
+  all.merge(even);
+  EXPECT_EQ(all.nodes().size(), 2 * kMaxIntervals);
+  for (std::uint64_t i = 0; i < 8 * kMaxIntervals; ++i) {
+    ASSERT_EQ(all.covers(Dot{NodeId{1}, i}), i % 2 == 1 && i < 4 * kMaxIntervals);
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(20));
+  EXPECT_FALSE(decode_context(encode_context(all)).has_value());  // too many
 }
 
 TEST(RecordCodec, OneDotWithTwoContentsIsReadInDigestOrderOnly) {

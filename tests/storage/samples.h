@@ -40,7 +40,7 @@ inline Row rich_row() {
   b.event = {ClientId{9}, 1, 1};
   b.tombstone = true;
   add_version(row, b, {NodeId{1}, 1});
-  row.context.add(Dot{NodeId{0xffffffffffffffff}, 0xffffffffffffffff});
+  row.context.add(Dot{NodeId{0xffffffffffffffff}, kMaxSequenceNumber - 1});
   return row;
 }
 

@@ -72,6 +72,26 @@ TEST_P(StoreContract, AbsentIsEmpty) {
   EXPECT_TRUE(store().apply({}).has_value());
 }
 
+TEST_P(StoreContract, HintsAreCounted) {
+  Batch batch;
+  batch.add_hints = {hint(2, 1, "a"), hint(2, 2, "b"), hint(2, 3, "a"), hint(3, 4, "a")};
+  batch.add_block_hints = {{NodeId{2}, 5, block_key("x")}};
+  apply(batch);
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_EQ(store().hint_count(NodeId{2}), 3u);
+    EXPECT_EQ(store().hint_count(NodeId{3}), 1u);
+    EXPECT_EQ(store().hint_count(NodeId{4}), 0u);
+    reopen();
+  }
+  Batch drop;
+  drop.drop_hints = {hint(2, 1, "a"), hint(2, 2, "b"), hint(2, 2, "b")};  // the first was replaced
+  drop.drop_block_hints = {{NodeId{2}, 5, block_key("x")}};
+  apply(drop);
+  EXPECT_EQ(store().hint_count(NodeId{2}), 1u);
+  reopen();
+  EXPECT_EQ(store().hint_count(NodeId{2}), 1u);
+}
+
 TEST_P(StoreContract, RowsOfAnyBytesAndSizesComeBack) {
   std::mt19937_64 random(1);
   Bytes every(256, '\0');

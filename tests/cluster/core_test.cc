@@ -1,0 +1,355 @@
+// One node by itself, told what its peers and its disk say.
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "cluster/dot_source.h"
+#include "cluster/node.h"
+#include "storage/mem_store.h"
+
+namespace kinfs::cluster {
+namespace {
+
+constexpr std::int64_t kWallMs = 1'700'000'000'000;
+
+/// A disk that fails to read, or to write, where it is told to, and counts looks at its hints.
+class Disk : public MemStore {
+ public:
+  std::optional<Errc> block_error;
+  std::set<Bytes> corrupt;  // sort keys
+  bool full = false;
+  mutable int looks = 0;
+
+  Result<SharedBytes> get_block(const BlockKey& key) const override {
+    if (block_error) return fail(*block_error, "as the test says");
+    return MemStore::get_block(key);
+  }
+  Result<Row> get(const RowKey& key) const override {
+    if (corrupt.contains(key.sort_key)) return fail(Errc::kCorrupt, "as the test says");
+    return MemStore::get(key);
+  }
+  Result<std::vector<Hint>> hints(NodeId target, std::uint64_t after, std::size_t limit) const override {
+    ++looks;
+    return MemStore::hints(target, after, limit);
+  }
+  Result<void> apply(const Batch& batch) override {
+    if (full) return fail(Errc::kNoSpace, "as the test says");
+    return MemStore::apply(batch);
+  }
+};
+
+/// Node 1 of three.
+class Core : public testing::Test {
+ protected:
+  Core() {
+    for (std::uint64_t n = 1; n <= 3; ++n) {
+      config.members.push_back({NodeId{n}, "host" + std::to_string(n), "test", Bytes(32, static_cast<char>(n))});
+    }
+    config.self = NodeId{1};
+    config.cluster_id = Bytes(16, 'c');
+    config.machine_boot = "boot";
+  }
+
+  void start() {
+    node.emplace(config, disk, 1);
+    ASSERT_TRUE(node->start(now));
+    run();
+  }
+  /// Carries out what the node wants; syncs are done at once.
+  void run() {
+    for (auto effects = node->take_effects(); !effects.empty(); effects = node->take_effects()) {
+      std::set<std::uint64_t> failed;
+      for (auto& effect : effects) {
+        if (failed.contains(effect.origin)) continue;
+        if (const auto* save = std::get_if<Save>(&effect.what)) {
+          if (const auto done = disk.apply(save->batch); !done) {
+            failed.insert(effect.origin);
+            node->save_failed(effect.origin, done.error(), now);
+          }
+        } else if (const auto* block = std::get_if<SaveBlock>(&effect.what)) {
+          ASSERT_TRUE(disk.put_block(block->key, block->bytes));
+        } else if (const auto* sync = std::get_if<Sync>(&effect.what)) {
+          if (syncs) node->synced(sync->token, now);
+        } else if (const auto* send = std::get_if<Send>(&effect.what)) {
+          if (!std::holds_alternative<Ping>(send->message.body)) sent.push_back(send->message);
+        } else {
+          answers.push_back(std::get<Reply>(effect.what).answer);
+        }
+      }
+    }
+  }
+  void tick(std::int64_t ms = 10) {
+    now.mono_ms += ms;
+    now.wall_ms += ms;
+    node->tick(now);
+    run();
+  }
+  void receive(NodeId from, std::uint64_t id, Body body) {
+    node->receive(Message{from, config.self, id, node->layout(), 1000, {}, std::move(body)}, now);
+    run();
+  }
+  /// Both peers answer, so that they are not suspected.
+  void hear_peers() {
+    for (std::uint64_t n = 2; n <= 3; ++n) receive(NodeId{n}, 0, Pong{});
+  }
+  /// The next message of a kind, after as many ticks as it takes; nullopt: there is none.
+  template <class T>
+  std::optional<Message> next(int ticks = 300) {
+    while (true) {
+      while (!sent.empty()) {
+        auto message = std::move(sent.front());
+        sent.pop_front();
+        if (std::holds_alternative<T>(message.body)) return message;
+      }
+      if (ticks-- == 0) return std::nullopt;
+      hear_peers();
+      tick();
+    }
+  }
+  Answer put(const Bytes& key, Row base, std::vector<Version> add, PutOptions options = {}) {
+    answers.clear();
+    PutRequest request{VolumeId{2}, "p", {RowPut{key, std::move(base), std::move(add), {}}}, options};
+    node->request(1, std::move(request), 4000, now);
+    run();
+    return answers.empty() ? Answer{Error{Errc::kInternal, "no answer"}} : answers.front();
+  }
+  Version version(Bytes value) {
+    Version v;
+    v.event = {ClientId{9}, 1, ++events};
+    v.hlc = Hlc{events};
+    v.value = std::move(value);
+    return v;
+  }
+  void hint_row(const Bytes& key, std::uint64_t sequence) {
+    Batch batch;
+    Row row;
+    add_version(row, version("value of " + key), {NodeId{2}, sequence});
+    batch.rows.emplace_back(RowKey{VolumeId{2}, "p", key}, std::move(row));
+    batch.add_hints.push_back({NodeId{2}, sequence, {VolumeId{2}, "p", key}});
+    ASSERT_TRUE(disk.apply(batch));
+  }
+  std::vector<Bytes> keys_of(const std::optional<Message>& message) {
+    std::vector<Bytes> out;
+    if (!message) return out;
+    for (const auto& [key, row] : std::get<WriteRows>(message->body).rows) out.push_back(key);
+    return out;
+  }
+  static Errc code_of(const Answer& answer) {
+    const auto* error = std::get_if<Error>(&answer);
+    return error == nullptr ? Errc::kInternal : error->code;
+  }
+
+  NodeConfig config;
+  Disk disk;
+  Time now{1000, kWallMs};
+  std::optional<Node> node;
+  std::deque<Message> sent;
+  std::vector<Answer> answers;
+  bool syncs = true;
+  std::uint64_t events = 0;
+};
+
+using Keys = std::vector<Bytes>;
+
+// --- Blocks that cannot be read for a moment ---
+
+TEST_F(Core, AHintOutlivesABlockThatCannotBeReadForAMoment) {
+  const auto bytes = share("block");
+  const BlockKey key{VolumeId{2}, "file", 0, sha256(*bytes)};
+  ASSERT_TRUE(disk.put_block(key, bytes));
+  Batch batch;
+  batch.add_block_hints.push_back({NodeId{2}, 1, key});
+  ASSERT_TRUE(disk.apply(batch));
+  disk.block_error = Errc::kIo;
+  start();
+  EXPECT_FALSE(next<WriteBlock>(100));
+  EXPECT_EQ(disk.hint_count(NodeId{2}), 1u);
+  disk.block_error.reset();
+  const auto message = next<WriteBlock>();
+  ASSERT_TRUE(message);
+  EXPECT_TRUE(std::get<WriteBlock>(message->body).sync);
+  receive(NodeId{2}, message->id, WriteBlockReply{});
+  EXPECT_EQ(disk.hint_count(NodeId{2}), 0u);
+}
+
+TEST_F(Core, AReplicaThatCannotReadABlockDoesNotSayThatItHasNone) {
+  start();
+  const BlockKey key{VolumeId{2}, "file", 0, {}};
+  receive(NodeId{2}, 77, ReadBlock{key});
+  EXPECT_TRUE(next<ReadBlockReply>(0));
+  disk.block_error = Errc::kIo;
+  receive(NodeId{2}, 78, ReadBlock{key});
+  EXPECT_TRUE(next<Refusal>(0));
+}
+
+// --- The order of hints ---
+
+TEST_F(Core, AHintThatCannotGoDoesNotHoldUpTheOthers) {
+  for (std::uint64_t i = 1; i <= 4; ++i) hint_row("k" + std::to_string(i), i);
+  disk.corrupt = {"k1"};
+  start();
+  auto message = next<WriteRows>();
+  EXPECT_EQ(keys_of(message), (Keys{"k2", "k3", "k4"}));
+  // One of them is refused: the owner does not say which.
+  receive(NodeId{2}, message->id, Refusal{{Errc::kCorrupt, "k3 is damaged here"}});
+  message = next<WriteRows>();
+  EXPECT_EQ(keys_of(message), (Keys{"k2"}));
+  receive(NodeId{2}, message->id, WriteRowsReply{});
+  message = next<WriteRows>();
+  EXPECT_EQ(keys_of(message), (Keys{"k3"}));
+  receive(NodeId{2}, message->id, Refusal{{Errc::kCorrupt, "k3 is damaged here"}});
+  message = next<WriteRows>();
+  EXPECT_EQ(keys_of(message), (Keys{"k4"}));
+  receive(NodeId{2}, message->id, WriteRowsReply{});
+  EXPECT_EQ(disk.hint_count(NodeId{2}), 2u);
+  // They have their turn again.
+  disk.corrupt.clear();
+  EXPECT_EQ(keys_of(next<WriteRows>()), (Keys{"k1", "k3"}));
+}
+
+TEST_F(Core, HintsAreCountedWithoutALookAtThem) {
+  for (std::uint64_t i = 1; i <= 3; ++i) hint_row("k" + std::to_string(i), i);
+  start();
+  disk.looks = 0;
+  for (const auto& peer : node->peers()) EXPECT_EQ(peer.hints, peer.member.node == NodeId{2} ? 3u : 0u);
+  EXPECT_FALSE(node->idle());
+  EXPECT_EQ(disk.looks, 0);
+}
+
+// --- What an error promises ---
+
+TEST_F(Core, ASaveThatFailsIsAnsweredAlsoWhenOneOwnerIsEnough) {
+  config.quorum = {3, 3, 1};
+  start();
+  disk.full = true;
+  EXPECT_EQ(code_of(put("k", {}, {version("v")})), Errc::kNoSpace);
+  EXPECT_FALSE(next<WriteRows>(0));
+}
+
+TEST_F(Core, AHintThatCannotBeKeptLeavesTheOutcomeOpen) {
+  config.quorum = {3, 1, 3};
+  start();
+  put("k", {}, {version("v")});
+  EXPECT_TRUE(answers.empty());
+  disk.full = true;
+  for (int i = 0; i < 300 && answers.empty(); ++i) tick();  // nobody answers
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_EQ(code_of(answers.front()), Errc::kTimeout);
+}
+
+TEST_F(Core, ADegradedSyncedPutIsAnsweredWhenItsHintsAreSynced) {
+  start();
+  put("k", {}, {version("v")}, {true});
+  syncs = false;
+  for (int i = 0; i < 300; ++i) tick();
+  EXPECT_EQ(disk.hint_count(NodeId{2}), 1u);
+  EXPECT_TRUE(answers.empty());
+}
+
+TEST_F(Core, AnErrorAfterASilentOwnerLeavesTheOutcomeOpen) {
+  config.quorum = {1, 1, 1};
+  start();
+  Bytes partition_key = "a";
+  while (node->owners(partition_of(VolumeId{2}, partition_key)).front() == config.self) partition_key += "a";
+  node->request(1, PutRequest{VolumeId{2}, partition_key, {RowPut{"k", {}, {version("v")}, {}}}, {}}, 20'000, now);
+  run();
+  EXPECT_TRUE(next<Forward>(0));
+  disk.full = true;
+  for (int i = 0; i < 500 && answers.empty(); ++i) tick();
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_EQ(code_of(answers.front()), Errc::kTimeout);
+}
+
+TEST_F(Core, ARowDoesNotGrowBeyondWhatCanBeSent) {
+  config.quorum = {1, 1, 1};
+  config.members.resize(1);
+  start();
+  Answer last;
+  int puts = 0;
+  while (puts < 20 && code_of(last = put("k", {}, {version(Bytes(900'000, 'v'))})) != Errc::kTooLarge) ++puts;
+  EXPECT_EQ(puts, 4);
+  const auto row = disk.get({VolumeId{2}, "p", "k"});
+  EXPECT_EQ(row->versions.size(), 4u);
+  // What makes it smaller goes through, and what others have is taken.
+  std::vector<Dot> dots;
+  for (const auto& v : row->versions) dots.push_back(v.dot);
+  EXPECT_TRUE(std::holds_alternative<PutResult>(put("k", superseding(*row, dots), {version("small")})));
+}
+
+TEST_F(Core, ARowOfAnySizeIsRepaired) {
+  start();
+  Row row;
+  for (std::uint64_t i = 1; i <= 6; ++i) add_version(row, version(Bytes(900'000, 'v')), {NodeId{2}, i});
+  receive(NodeId{2}, 5, WriteRows{VolumeId{2}, "p", {{"k", row}}, false, {}});
+  EXPECT_TRUE(next<WriteRowsReply>(0));
+}
+
+// --- Numbers and clocks ---
+
+TEST_F(Core, AFreshDirectoryDoesNotUseTheNumbersOfAFormerOne) {
+  config.quorum = {1, 1, 1};
+  config.members.resize(1);
+  start();
+  const auto first = std::get<PutResult>(put("a", {}, {version("v")})).rows.front().added.front();
+  EXPECT_GE(first.counter, DotSource::least_at(kWallMs));
+  tick(1000);
+  // Emptied, with the same key.
+  Disk empty;
+  Node again(config, empty, 1);
+  ASSERT_TRUE(again.start(now));
+  for (const auto& effect : again.take_effects()) {
+    const auto* save = std::get_if<Save>(&effect.what);
+    if (save == nullptr) continue;
+    EXPECT_GT(save->batch.meta->counter_floor, first.counter);
+  }
+}
+
+TEST_F(Core, ADotOfOursThatWeDoNotKnowEndsWhatWeVouchFor) {
+  config.quorum = {1, 1, 1};
+  start();
+  Bytes partition_key = "a";
+  while (node->owners(partition_of(VolumeId{2}, partition_key)).front() != config.self) partition_key += "a";
+  const auto put_here = [&](Row base) {
+    answers.clear();
+    RowPut row{"k", std::move(base), {version("v")}, {}};
+    node->request(1, PutRequest{VolumeId{2}, partition_key, {std::move(row)}, {}}, 4000, now);
+    run();
+  };
+  put_here({});
+  const auto known = std::get<PutResult>(answers.front()).rows.front().added.front();
+  // A client was shown a dot of our former life by another host; the one before it lives there, unseen.
+  Row shown;
+  shown.context.add(Dot{config.self, known.counter + 1'000'000});
+  syncs = false;
+  put_here(shown);
+  EXPECT_EQ(code_of(answers.front()), Errc::kBusy);  // until it is on disk how far the numbers have gone
+  tick();
+  put_here({});
+  EXPECT_EQ(code_of(answers.front()), Errc::kBusy);
+  EXPECT_EQ(disk.meta()->value().counter_floor, known.counter + 1'000'001);
+  syncs = true;
+  start();
+  put_here({});
+  const auto& result = std::get<PutResult>(answers.front()).rows.front();
+  EXPECT_GT(result.added.front().counter, known.counter + 1'000'000);
+  EXPECT_TRUE(result.context.covers(known));
+  EXPECT_FALSE(result.context.covers(Dot{config.self, known.counter + 999'999}));
+  EXPECT_EQ(node->counters().dot_clashes, 0u);
+}
+
+TEST_F(Core, StartsInARowDoNotDriveTheClockAhead) {
+  for (int i = 0; i < 100; ++i) {
+    const auto before = node ? node->hlc() : Hlc{};
+    start();
+    tick();
+    EXPECT_GT(node->hlc(), before);
+  }
+  EXPECT_LT(node->hlc().physical_ms() - now.wall_ms, 62'000);
+}
+
+}  // namespace
+}  // namespace kinfs::cluster
