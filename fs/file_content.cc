@@ -600,6 +600,8 @@ Task<Result<Unit>> FileContent::Impl::sync_tree(Self self, NodeName at, Digest25
   if (!bytes) co_return pass(std::move(bytes));
   const SharedBytes block = *bytes;
   co_await send(self, name, block);
+  // What failed is kept in memory, and must not become the whole file.
+  if (self->failed() > 0) co_return tl::unexpected<Error>(*self->send_error);
   if (at.first == 0) co_return Unit{};
   auto node = decode_node(*block);
   if (!node) co_return pass(std::move(node));

@@ -92,14 +92,10 @@ std::uint64_t Filesystem::node_for(const RowId& at, const RowState& row, const S
   return 0;
 }
 
-const Shown* Filesystem::shown_of(const RowState& row, const RowId& at, std::uint64_t node,
-                                  const std::string& name) const {
-  const auto* by_name = row.view.find(name);
-  if (by_name != nullptr && node_for(at, row, *by_name) == node) return by_name;
-  for (const auto& shown : row.view.names) {
-    if (node_for(at, row, shown) == node) return &shown;
-  }
-  return nullptr;
+const Shown* Filesystem::shown_of(const RowState& row, const RowId& at, std::uint64_t node) const {
+  const auto nodes = nodes_of(at, row);
+  const auto it = std::find(nodes.begin(), nodes.end(), node);
+  return it == nodes.end() ? nullptr : &row.view.names[static_cast<std::size_t>(it - nodes.begin())];
 }
 
 Task<Result<RowPtr>> Filesystem::row_of_age(RowId id, Age age, std::uint32_t thread) {
@@ -151,16 +147,16 @@ Task<Result<Filesystem::Located>> Filesystem::locate(DirectoryId directory, std:
 
 /// For removing and moving: `name` means the version that the kernel was told it leads to, which it may have kept for a
 /// moment, and which the program has seen; not one that has taken the name since.
-void Filesystem::as_told(Located& located, const std::string& name) const {
-  if (located.shown == nullptr) return;
-  const auto told = inodes_.told(located.at, name);
-  if (told == 0) return;
-  const auto nodes = nodes_of(located.at, *located.row);
-  const auto it = std::find(nodes.begin(), nodes.end(), told);
-  if (it == nodes.end()) return;
-  located.shown = &located.row->view.names[static_cast<std::size_t>(it - nodes.begin())];
+Task<Result<Filesystem::Located>> Filesystem::locate_told(DirectoryId directory, std::string name) {
+  auto out = co_await locate(directory, name, Age::kCached);
+  if (!out || out->shown == nullptr) co_return out;
+  const auto told = inodes_.told(out->at, name);
+  const auto* meant = told == 0 ? nullptr : shown_of(*out->row, out->at, told);
+  if (meant == nullptr || meant == out->shown) co_return out;
+  out->shown = meant;
   const auto open = files_.find(told);
-  located.file = open != files_.end() && open->second->attached ? open->second : nullptr;
+  out->file = open != files_.end() && open->second->attached ? open->second : nullptr;
+  co_return out;
 }
 
 /// A sibling's name whose stem was cut does not tell its row: the directory is looked through.
@@ -309,11 +305,10 @@ Task<Result<Attr>> Filesystem::getattr(std::uint64_t node) {
     co_return attr_of(node, *state);
   }
   const RowId at = (*inode)->at;
-  const std::string name = (*inode)->name;
   auto row = co_await ns_.row(at, kCacheMs);
   if (!row) co_return pass(std::move(row));
   if (const auto it = files_.find(node); it != files_.end()) co_return attr_of(*it->second);
-  const auto* shown = shown_of(**row, at, node, name);
+  const auto* shown = shown_of(**row, at, node);
   if (shown == nullptr) co_return gone();
   co_return attr_of(node, **row, *shown);
 }

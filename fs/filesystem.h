@@ -193,7 +193,7 @@ class Filesystem {
   Task<Result<Located>> locate(DirectoryId directory, std::string name, Age age, std::uint32_t thread = 0);
   Task<Result<RowPtr>> row_of_age(RowId id, Age age, std::uint32_t thread);
   Task<Result<Located>> locate_cut(DirectoryId directory, std::string name);
-  void as_told(Located& located, const std::string& name) const;
+  Task<Result<Located>> locate_told(DirectoryId directory, std::string name);
   Task<Result<Found>> found(std::string name, Located located);
   std::uint32_t valid_ms(const RowState* row) const;
   Attr attr_of(const OpenFile& file) const;
@@ -203,7 +203,7 @@ class Filesystem {
   bool taken(std::uint64_t node, const RowId& at, const FileId& file) const;
   std::vector<std::uint64_t> nodes_of(const RowId& at, const RowState& row) const;
   std::uint64_t node_for(const RowId& at, const RowState& row, const Shown& shown) const;
-  const Shown* shown_of(const RowState& row, const RowId& at, std::uint64_t node, const std::string& name) const;
+  const Shown* shown_of(const RowState& row, const RowId& at, std::uint64_t node) const;
   Task<Result<Attr>> set_directory(DirectoryId id, std::uint64_t node, Change change);
 
   // filesystem_files.cc

@@ -116,7 +116,7 @@ Task<Result<FilePtr>> Filesystem::file_of(std::uint64_t node, Age age, std::uint
   auto row = co_await row_of_age(at, age, thread);
   if (!row) co_return pass(std::move(row));
   if (const auto it = files_.find(node); it != files_.end()) co_return it->second;
-  const auto* shown = shown_of(**row, at, node, name);
+  const auto* shown = shown_of(**row, at, node);
   if (shown == nullptr) co_return fail(Errc::kNotFound, name + " is no longer there");
   auto file = add_file(node, at);
   adopt(*file, client_, blocks_, volume_, *row, *shown);
@@ -166,7 +166,7 @@ Task<Result<Unit>> Filesystem::refresh(FilePtr file, Age age, std::uint32_t thre
   auto row = co_await row_of_age(at, age, thread);
   if (!row) co_return pass(std::move(row));
   if (!file->attached || file->unpublished() || file->at != at) co_return Unit{};
-  const auto* shown = shown_of(**row, at, file->node, file->name);
+  const auto* shown = shown_of(**row, at, file->node);
   if (shown == nullptr) co_return fail(Errc::kNotFound, file->name + " is no longer there");
   adopt(*file, client_, blocks_, volume_, *row, *shown);
   co_return Unit{};

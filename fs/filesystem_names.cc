@@ -193,17 +193,16 @@ Task<Result<bool>> Filesystem::is_empty(DirectoryId id) {
 }
 
 Task<Result<Unit>> Filesystem::remove(DirectoryId directory, std::string name, bool is_directory) {
-  auto first = co_await locate(directory, name, Age::kCached);
+  auto first = co_await locate_told(directory, name);
   if (!first) co_return pass(std::move(first));
   const auto lock = co_await ns_.lock(first->at);
   if (first->file && first->file->pending) {
     auto settled = co_await put_pending(first->file, false);
     if (!settled) co_return pass(std::move(settled));
   }
-  auto located = co_await locate(directory, name, Age::kCached);
+  auto located = co_await locate_told(directory, name);
   if (!located) co_return pass(std::move(located));
   if (!located->exists() || located->at != first->at) co_return fail(Errc::kNotFound, name + " is no longer there");
-  as_told(*located, name);
   const auto type = located->type();
   if (is_directory && type != FileType::kDirectory) co_return fail(Errc::kNotDirectory, name + " is no directory");
   if (!is_directory && type == FileType::kDirectory) co_return fail(Errc::kIsDirectory, name + " is a directory");
@@ -253,10 +252,10 @@ Task<Result<Unit>> Filesystem::rename(std::uint64_t from, std::string name, std:
   names.name = name;
   names.new_name = new_name;
   for (;;) {
-    auto source = co_await locate(names.from_directory, name, Age::kCached);
+    auto source = co_await locate_told(names.from_directory, name);
     if (!source) co_return pass(std::move(source));
     if (!source->exists()) co_return fail(Errc::kNotFound, name + " is not there");
-    auto target = co_await locate(names.to_directory, new_name, Age::kCached);
+    auto target = co_await locate_told(names.to_directory, new_name);
     if (!target) co_return pass(std::move(target));
     const RowId low = std::min(source->at, target->at);
     const RowId high = std::max(source->at, target->at);
@@ -273,14 +272,12 @@ Task<Result<Unit>> Filesystem::rename(std::uint64_t from, std::string name, std:
       auto done = co_await put_pending(target->file, false);
       if (!done) co_return pass(std::move(done));
     }
-    auto again = co_await locate(names.from_directory, name, Age::kCached);
+    auto again = co_await locate_told(names.from_directory, name);
     if (!again) co_return pass(std::move(again));
     names.from = std::move(*again);
-    auto to_again = co_await locate(names.to_directory, new_name, Age::kCached);
+    auto to_again = co_await locate_told(names.to_directory, new_name);
     if (!to_again) co_return pass(std::move(to_again));
     names.to = std::move(*to_again);
-    as_told(names.from, name);
-    as_told(names.to, new_name);
     if (names.from.shown == nullptr || names.from.at != source->at) {
       co_return fail(Errc::kNotFound, name + " is no longer there");
     }

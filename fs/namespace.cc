@@ -340,6 +340,9 @@ Task<Result<Unit>> Namespace::sync_all(DirectoryId id) {
 }
 
 Task<Result<Unit>> Namespace::sync(DirectoryId id) {
+  // Whoever comes while another syncs waits for it: what that one has taken over is not on disk yet.
+  RowId own_row{id, ""};
+  const auto guard = co_await lock(std::move(own_row));
   const auto it = unsynced_.find(id);
   if (it == unsynced_.end() && !unsynced_forgotten_) co_return Unit{};
   if (it == unsynced_.end()) co_return co_await sync_all(id);

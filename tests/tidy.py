@@ -20,7 +20,7 @@ import tempfile
 MAX_LINE, MAX_FILE, MAX_FUNCTION = 120, 800, 70
 
 CXX = (".cc", ".h")
-SOURCE = CXX + (".proto", ".py", ".cmake", ".sh")
+SOURCE = CXX + (".proto", ".py", ".cmake", ".sh", ".json", ".toml")
 
 # name -> (pattern in code, where it applies, what to use instead)
 EVERYWHERE = lambda path: path.endswith(CXX)

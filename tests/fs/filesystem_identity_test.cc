@@ -8,12 +8,6 @@
 namespace kinfs::fs::test {
 namespace {
 
-#define MUST(expression)                                   \
-  do {                                                     \
-    const auto must_result = (expression);                 \
-    ASSERT_TRUE(must_result) << must_result.error().text;  \
-  } while (false)
-
 constexpr OpenFlags kRead{true, false, false, false};
 constexpr OpenFlags kAppend{false, true, false, false};
 constexpr OpenFlags kReplace{false, true, true, false};
@@ -312,6 +306,39 @@ TEST_F(Identity, FsyncOfADirectorySyncsTheRowsThatWerePutIntoIt) {
   MUST(a.rm("d/x"));
   MUST(cluster.wait(a.fs.fsync_directory(*a.node_of("d"))));
   EXPECT_EQ(cluster.calls.put_rows, 2u);  // the marker, and once more
+}
+
+TEST_F(Identity, ASecondFsyncOfADirectoryWaitsForTheFirst) {
+  MUST(a.mkdir("d"));
+  MUST(a.write("d/x", "1"));
+  const auto node = *a.node_of("d");
+  int ended = 0;
+  for (int i = 0; i < 2; ++i) {
+    spawn(a.fs.fsync_directory(node), [&](Result<Unit>&& done) {
+      EXPECT_TRUE(done);
+      ++ended;
+    });
+  }
+  EXPECT_EQ(ended, 0);
+  cluster.run();
+  EXPECT_EQ(ended, 2);
+}
+
+TEST_F(Identity, FsyncOfALargeFileThatFindsNoRoomStopsSending) {
+  std::string data(60 * kBlockBytes, 'x');
+  for (std::size_t i = 0; i < data.size(); i += kBlockBytes) data[i] = static_cast<char>('A' + i / kBlockBytes);
+  MUST(a.write("big", data));
+  later();
+  const auto file = b.open("big", kAppend);
+  MUST(file);
+  cluster.fail_block_puts(Errc::kNoSpace, 1000);
+  cluster.calls = {};
+  EXPECT_EQ(cluster.wait(b.fs.fsync(file->handle)).error().code, Errc::kNoSpace);
+  EXPECT_LE(cluster.calls.blocks_put, 2 * kBlocksInFlight);  // what failed is kept in memory
+  cluster.fail_block_puts(Errc::kNoSpace, 0);
+  MUST(cluster.wait(b.fs.fsync(file->handle)));
+  EXPECT_GE(cluster.calls.blocks_synced, 60u);
+  MUST(b.close(*file));
 }
 
 TEST_F(Identity, FsyncOfAFileThatSomebodyWroteBeforeSyncsItsBlocks) {

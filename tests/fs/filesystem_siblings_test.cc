@@ -8,12 +8,6 @@
 namespace kinfs::fs::test {
 namespace {
 
-#define MUST(expression)                                   \
-  do {                                                     \
-    const auto must_result = (expression);                 \
-    ASSERT_TRUE(must_result) << must_result.error().text;  \
-  } while (false)
-
 class Siblings : public Hosts {
  protected:
   /// `name` is written on a and on c while c is cut off; returns the sibling's name.

@@ -13,11 +13,6 @@ using Files = Hosts;
 using Costs = Hosts;
 
 // What a value of Result<T> holds, or a failure that prints the error.
-#define MUST(expression)                                   \
-  do {                                                     \
-    const auto must_result = (expression);                 \
-    ASSERT_TRUE(must_result) << must_result.error().text;  \
-  } while (false)
 #define REFUSED(expression, errc)                  \
   do {                                             \
     const auto refused_result = (expression);      \

@@ -12,6 +12,13 @@
 #include "fs/filesystem.h"
 #include "fs/keys.h"
 
+/// Ends the test, with the error's words, unless the Result is a value.
+#define MUST(expression)                                   \
+  do {                                                     \
+    const auto must_result = (expression);                 \
+    ASSERT_TRUE(must_result) << must_result.error().text;  \
+  } while (false)
+
 namespace kinfs::fs::test {
 
 /// Threads 10..19 are one process, 20..29 another.
