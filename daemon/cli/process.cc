@@ -89,8 +89,13 @@ std::optional<ProcessId> process_of(pid_t pid) {
   std::istringstream fields(stat.substr(end + 1));
   std::string word, state;
   fields >> state;
-  if (state == "Z" || state == "X") return std::nullopt;
-  for (int i = 4; i <= 22; ++i) fields >> word;
+  std::string threads;
+  for (int i = 4; i <= 22; ++i) {
+    fields >> word;
+    if (i == 20) threads = word;
+  }
+  // The first thread may be over before the others are: until the last one is, files are open and mounts answer.
+  if (state == "X" || (state == "Z" && threads == "1")) return std::nullopt;
   ProcessId out{pid, 0, ""};
   if (std::from_chars(word.data(), word.data() + word.size(), out.start).ec != std::errc()) return std::nullopt;
   out.boot = read_small("/proc/sys/kernel/random/boot_id");

@@ -1,9 +1,11 @@
 // Other processes: the one meant is signalled or none, and nothing hangs.
 #include "daemon/cli/process.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,18 +13,22 @@
 #include <fstream>
 #include <set>
 #include <string>
+#include <thread>
 
 #include "daemon/cli/lab_state.h"
 
 namespace kinfs::daemon {
 namespace {
 
+[[noreturn]] void wait_to_be_killed() {
+  while (true) ::pause();
+}
+
 /// A child that waits to be ended, and is at the end of the test.
 class Child {
  public:
-  Child() : pid_(::fork()) {
-    if (pid_ != 0) return;
-    while (true) ::pause();
+  explicit Child(void (*main)() = [] { wait_to_be_killed(); }) : pid_(::fork()) {
+    if (pid_ == 0) main();
   }
   ~Child() {
     ::kill(pid_, SIGKILL);
@@ -50,6 +56,28 @@ TEST(Process, IsKnownByItsStart) {
   EXPECT_TRUE(runs(*process));
   EXPECT_FALSE(wait_for_end(*process, 1));
   EXPECT_TRUE(end_process(*process, 10'000));
+  EXPECT_FALSE(runs(*process));
+}
+
+/// A killed process of many threads loses its first one at any moment before the last.
+TEST(Process, RunsUntilItsLastThreadIsOver) {
+  Child child([] {
+    const std::thread other([] { wait_to_be_killed(); });
+    ::syscall(SYS_exit, 0);  // ends the first thread alone
+  });
+  const auto state = [&] {
+    std::ifstream in(fmt::format("/proc/{}/stat", child.pid()));
+    std::string line;
+    std::getline(in, line);
+    return line.at(line.rfind(')') + 2);
+  };
+  ASSERT_TRUE(wait_until(10'000, [&] { return state() == 'Z'; }));
+  const auto process = process_of(child.pid());
+  ASSERT_TRUE(process) << "taken for gone";
+  EXPECT_TRUE(runs(*process));
+  EXPECT_FALSE(wait_for_end(*process, 1));
+  EXPECT_TRUE(signal_process(*process, SIGKILL));
+  EXPECT_TRUE(wait_for_end(*process, 10'000));
   EXPECT_FALSE(runs(*process));
 }
 
