@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <filesystem>
 #include <random>
@@ -55,8 +56,10 @@ int second_open(const std::string& path) {
 }
 
 bool have_small_disk(const std::string& at) {
-  return ::unshare(CLONE_NEWNS) == 0 && ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-         ::mount("tmpfs", at.c_str(), "tmpfs", 0, "size=320m") == 0;
+  if (::unshare(CLONE_NEWNS) != 0) return false;
+  // Below a chroot / is no mount, and cannot be made private: whoever started this unmounts what comes through.
+  const bool is_private = ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+  return (is_private || errno == EINVAL) && ::mount("tmpfs", at.c_str(), "tmpfs", 0, "size=320m") == 0;
 }
 
 /// Puts blocks, then rows, until the store says that there is no room.
