@@ -10,7 +10,8 @@
 //
 // ZMQ_FD tells only that a socket has commands to process. It is watched level-triggered, and stays readable until a
 // call on that socket processes them: so a ROUTER is read until it says EAGAIN, and a DEALER, which receives
-// nothing, is asked for ZMQ_EVENTS when its descriptor fires; nothing can be missed in between.
+// nothing, is asked for ZMQ_EVENTS when its descriptor fires; nothing can be missed in between. A socket whose first
+// commands were processed by a call before it was watched says nothing of the next: so each is asked once when it is.
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 #include <sys/epoll.h>
@@ -345,6 +346,7 @@ Result<void> ZmqTransport::Impl::open_peer(Peer& peer) {
   peer.monitor_fd = descriptor_of(peer.monitor.get());
   peer.connected = false;
   peer.reopen_at_ms = EventLoop::mono_ms() + kReopenMs;
+  ++counters.dialled;
   return {};
 }
 
@@ -360,8 +362,11 @@ Result<void> ZmqTransport::Impl::watch_peer(Peer& peer) {
   auto watched = loop.add(peer.fd, EPOLLIN, [this, &peer](std::uint32_t) {
     if (events_of(peer.socket.get()) & ZMQ_POLLOUT) flush(peer);
   });
+  if (watched) watched = loop.add(peer.monitor_fd, EPOLLIN, [this, &peer](std::uint32_t) { read_monitor(peer); });
   if (!watched) return watched;
-  return loop.add(peer.monitor_fd, EPOLLIN, [this, &peer](std::uint32_t) { read_monitor(peer); });
+  read_monitor(peer);
+  if (events_of(peer.socket.get()) & ZMQ_POLLOUT) flush(peer);
+  return {};
 }
 
 void ZmqTransport::Impl::read_monitor(Peer& peer) {

@@ -39,6 +39,7 @@ struct TransportConfig {
 struct TransportCounters {
   std::uint64_t sent = 0, received = 0, bytes_sent = 0, bytes_received = 0;
   std::uint64_t dropped_late = 0, dropped_full = 0, dropped_cut = 0, malformed = 0, unauthenticated = 0;
+  std::uint64_t dialled = 0;  // connections that were made anew, the first ones included
 };
 
 class ZmqTransport {

@@ -212,7 +212,8 @@ Result<std::string> Admin::counters() const {
                       {"dropped_full", t.dropped_full},
                       {"dropped_cut", t.dropped_cut},
                       {"malformed", t.malformed},
-                      {"unauthenticated", t.unauthenticated}}},
+                      {"unauthenticated", t.unauthenticated},
+                      {"dialled", t.dialled}}},
                     {"daemon", {{"failed_saves", failed_saves_()}}}};
   return text_of(out);
 }

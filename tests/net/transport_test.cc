@@ -62,6 +62,22 @@ TEST(Transport, EveryMessageArrivesAsItWasBetweenThreeNodes) {
   EXPECT_EQ(one.counters().unauthenticated + two.counters().unauthenticated, 0u);
 }
 
+/// One that stands for longer than any handshake takes is not taken for one that never came about.
+TEST(Transport, AConnectionThatStandsIsLeftAlone) {
+  const Identity a, b;
+  const std::vector<Member> members{a.member, b.member};
+  TestNode one(a, members), two(b, members);
+  const auto before = settle(one, two);
+  const auto dialled = one.counters().dialled;
+  const auto began = EventLoop::mono_ms();
+  std::uint64_t sent = 0;
+  while (elapsed_ms(began) < 4000) {
+    one.send(b.id(), 1000 + sent++, Ping{});
+    ASSERT_TRUE(two.wait_for(before + sent));
+  }
+  EXPECT_EQ(one.counters().dialled, dialled);
+}
+
 TEST(Transport, AForeignKeyGetsNothing) {
   const Identity a, b, stranger;
   TestNode one(a, {a.member, b.member});
