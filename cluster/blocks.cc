@@ -1,8 +1,8 @@
 #include "cluster/blocks.h"
 
-#include "cluster/replica.h"
-
 #include <algorithm>
+
+#include "cluster/replica.h"
 
 namespace kinfs::cluster {
 

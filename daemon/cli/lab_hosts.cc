@@ -57,15 +57,20 @@ Json status_of(const LabState& lab, const LabHost& host) {
   return status ? std::move(*status) : Json();
 }
 
+/// What a status says of the host called `name`, if it believes it to be up; an empty object else.
+Json if_up(const Json& status, const std::string& name) {
+  for (const auto& h : status.value("hosts", Json::array())) {
+    if (h.value("name", "") == name && h.value("state", "") == "up") return h;
+  }
+  return Json::object();
+}
+
 /// What `host` says of the host called `other` that shows it not to be back; empty when it is.
 std::string lacks(const Json& status, const std::string& host, const std::string& other) {
-  for (const auto& h : status.value("hosts", Json::array())) {
-    if (h.value("name", "") != other) continue;
-    if (h.value("state", "") != "up") break;
-    const auto hints = h.value("hints", std::uint64_t{0});
-    return hints == 0 ? "" : fmt::format("{} still keeps {} rows and blocks for it", host, hints);
-  }
-  return fmt::format("{} does not see it", host);
+  const auto seen = if_up(status, other);
+  if (seen.empty()) return fmt::format("{} does not see it", host);
+  const auto hints = seen.value("hints", std::uint64_t{0});
+  return hints == 0 ? "" : fmt::format("{} still keeps {} rows and blocks for it", host, hints);
 }
 
 /// The name of a host that is not back -> what shows that.
@@ -164,15 +169,10 @@ bool sees_all(const LabState& lab, const LabHost& host) {
   const auto status = status_of(lab, host);
   if (!status.is_object()) return false;
   const auto away = lab.cut_from(host);
-  for (const auto& other : lab.hosts) {
-    if (!runs(other.daemon) || std::find(away.begin(), away.end(), other.name) != away.end()) continue;
-    bool up = false;
-    for (const auto& h : status.value("hosts", Json::array())) {
-      if (h.value("name", "") == other.name) up = h.value("state", "") == "up";
-    }
-    if (!up) return false;
-  }
-  return true;
+  return std::all_of(lab.hosts.begin(), lab.hosts.end(), [&](const LabHost& other) {
+    return !runs(other.daemon) || std::find(away.begin(), away.end(), other.name) != away.end() ||
+           !if_up(status, other.name).empty();
+  });
 }
 
 Result<void> wait_until_back(const LabState& lab) {

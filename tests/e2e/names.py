@@ -1,7 +1,9 @@
 """Names, keys and sizes at their limits, and what is beyond them."""
+import ctypes
 import errno
 import os
 import random
+import stat
 
 import lab as e2e
 from lab import LabTest, kinfs, read, wait_until, write
@@ -55,6 +57,38 @@ class Names(LabTest):
             write(self.path(1, "f"), data)
             self.lab.hold({"f": data}, self.folder)
 
+    def test_what_is_not_there_yet_is_refused_as_the_manual_says(self):
+        """kinfs(7), CAVEATS: programs fall back by these very errors."""
+        write(self.path(1, "f"), b"1")
+        write(self.path(1, "g"), b"2")
+        os.makedirs(self.path(1, "folder", "inner"))
+        name, device = self.path(1, "f"), os.makedev(1, 3)
+        libc = ctypes.CDLL(None, use_errno=True)
+
+        def system(done):
+            if done != 0:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+        punch, exchange = 3, 2  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, RENAME_EXCHANGE
+        with open(name, "r+b") as file:
+            for number, call in (
+                    (errno.EPERM, lambda: os.link(name, self.path(1, "hard"))),
+                    (errno.EPERM, lambda: os.mknod(self.path(1, "null"), stat.S_IFCHR | 0o600, device)),
+                    (errno.EPERM, lambda: os.mknod(self.path(1, "disk"), stat.S_IFBLK | 0o600, device)),
+                    (errno.EOPNOTSUPP, lambda: os.setxattr(name, "user.a", b"1")),
+                    (errno.EOPNOTSUPP, lambda: os.getxattr(name, "user.a")),
+                    (errno.EOPNOTSUPP, lambda: os.setxattr(name, "system.posix_acl_access", b"\2\0\0\0")),
+                    (errno.EOPNOTSUPP, lambda: system(libc.fallocate(file.fileno(), punch, ctypes.c_long(0),
+                                                                     ctypes.c_long(1)))),
+                    (errno.EINVAL, lambda: system(libc.renameat2(-100, name.encode(), -100,
+                                                                 self.path(1, "g").encode(), exchange)))):
+                with self.assertRaises(OSError) as caught:
+                    call()
+                self.assertEqual(caught.exception.errno, number)
+        self.lab.agree(["f", "folder", "g"], self.folder)
+        self.assertEqual((read(name), read(self.path(1, "g"))), (b"1", b"2"))
+        self.assertEqual(os.stat(self.path(1, "folder")).st_nlink, 2)
+
     def test_a_hole(self):
         with open(self.path(1, "sparse"), "wb") as file:
             file.seek(50 << 20)
@@ -64,6 +98,9 @@ class Names(LabTest):
             self.assertEqual(file.read(1 << 20), bytes(1 << 20))
             file.seek(50 << 20)
             self.assertEqual(file.read(), b"end")
+            # As the manual says: the holes are counted, and not found.
+            self.assertEqual(os.lseek(file.fileno(), 0, os.SEEK_HOLE), (50 << 20) + 3)
+            self.assertGreaterEqual(os.fstat(file.fileno()).st_blocks * 512, 50 << 20)
 
 
 class Pairs(LabTest):
