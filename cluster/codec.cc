@@ -30,6 +30,10 @@ constexpr std::size_t kMaxAddressBytes = 512;
 constexpr std::size_t kMaxErrorTextBytes = 4096;
 constexpr std::size_t kPublicKeyBytes = 32;
 constexpr std::uint32_t kMaxWeight = 1024;
+constexpr int kMaxSums = 4 * kPartitions;  // rows and blocks, with room
+constexpr int kMaxBuckets = 1024;
+constexpr int kMaxItems = 64 << 10;
+constexpr std::size_t kMaxItemKeyBytes = 3 * kMaxKeyBytes + 64;  // an escaped partition key and a sort key
 
 std::optional<Errc> errc_of(int code) {
   switch (code) {
@@ -203,6 +207,14 @@ class Decoder {
         return ForwardReply{answer(*in.mutable_forward_reply())};
       case wire::NodeHeader::kRefusal:
         return Refusal{failure(*in.mutable_refusal())};
+      case wire::NodeHeader::kComparePartitions:
+        return compare_partitions(in.compare_partitions());
+      case wire::NodeHeader::kComparePartitionsReply:
+        return ComparePartitionsReply{indexes(in.compare_partitions_reply().differing(), kMaxSums)};
+      case wire::NodeHeader::kCompareItems:
+        return compare_items(*in.mutable_compare_items());
+      case wire::NodeHeader::kCompareItemsReply:
+        return compare_items_reply(*in.mutable_compare_items_reply());
       case wire::NodeHeader::BODY_NOT_SET:
         break;
     }
@@ -374,6 +386,71 @@ class Decoder {
       member.incarnation = m.incarnation();
       out.members.push_back(std::move(member));
     }
+    return out;
+  }
+
+  // --- anti-entropy ---
+  ItemKind item_kind(wire::ItemKind in) {
+    require(in == wire::ITEM_ROW || in == wire::ITEM_BLOCK, "items of an unknown kind, {}", static_cast<int>(in));
+    return in == wire::ITEM_BLOCK ? ItemKind::kBlock : ItemKind::kRow;
+  }
+  std::uint16_t partition(std::uint32_t in) {
+    require(in < kPartitions, "partition {}; there are {}", in, kPartitions);
+    return static_cast<std::uint16_t>(in);
+  }
+  Digest128 digest(const std::string& in) {
+    Digest128 out{};
+    require(in.size() == out.size(), "a digest of {} bytes", in.size());
+    std::copy_n(in.begin(), std::min(in.size(), out.size()), out.begin());
+    return out;
+  }
+  Bytes item_key(std::string* in) { return bounded(in, kMaxItemKeyBytes, "the key of an item"); }
+
+  template <class List>
+  std::vector<std::uint32_t> indexes(const List& in, int most) {
+    length(in.size(), most, "indexes");
+    std::vector<std::uint32_t> out;
+    if (error_) return out;
+    for (const auto index : in) {
+      require(out.empty() || out.back() < index, "indexes that are not ascending");
+      out.push_back(index);
+    }
+    return out;
+  }
+
+  ComparePartitions compare_partitions(const wire::ComparePartitions& in) {
+    ComparePartitions out;
+    length(in.sums_size(), kMaxSums, "sums");
+    for (const auto& s : in.sums()) {
+      if (error_) break;
+      out.sums.push_back({item_kind(s.kind()), partition(s.partition()), s.items(), digest(s.digest())});
+    }
+    return out;
+  }
+
+  CompareItems compare_items(wire::CompareItems& in) {
+    CompareItems out{item_kind(in.kind()), partition(in.partition()), item_key(in.mutable_after()), {}, in.to_end()};
+    length(in.buckets_size(), kMaxBuckets, "buckets");
+    require(in.buckets_size() > 0, "a comparison without buckets");
+    for (int i = 0; i < in.buckets_size() && !error_; ++i) {
+      auto& b = *in.mutable_buckets(i);
+      const bool open = out.to_end && i + 1 == in.buckets_size();
+      const auto& before = out.buckets.empty() ? out.after : out.buckets.back().last;
+      require(open ? b.last().empty() : b.last() > before, "buckets that are not ascending");
+      out.buckets.push_back({item_key(b.mutable_last()), b.items(), digest(b.digest())});
+    }
+    return out;
+  }
+
+  CompareItemsReply compare_items_reply(wire::CompareItemsReply& in) {
+    CompareItemsReply out{indexes(in.differing(), kMaxBuckets), {}, in.all()};
+    length(in.items_size(), kMaxItems, "items");
+    for (auto& item : *in.mutable_items()) {
+      if (error_) break;
+      require(out.items.empty() || out.items.back().key < item.key(), "items that are not ascending");
+      out.items.push_back({item_key(item.mutable_key()), digest(item.digest())});
+    }
+    require(out.all || !out.items.empty(), "an answer that was cut before it began");
     return out;
   }
 

@@ -12,6 +12,7 @@ constexpr std::size_t kMaxErrorTextBytes = 4096;
 constexpr std::size_t kArenaBytes = 8 << 10;  // holds every message of the hot path
 
 std::uint64_t raw(NodeId id) { return static_cast<std::uint64_t>(id); }
+wire::ItemKind kind_of(ItemKind kind) { return kind == ItemKind::kRow ? wire::ITEM_ROW : wire::ITEM_BLOCK; }
 std::uint32_t raw(VolumeId id) { return static_cast<std::uint32_t>(id); }
 
 wire::FailureCode code_of(Errc code) {
@@ -252,6 +253,43 @@ struct BodyWriter {
     std::visit([&](const auto& a) { (*this)(answer, a); }, in.answer);
   }
   void operator()(wire::NodeHeader* out, const Refusal& in) { put(out->mutable_refusal(), in.error); }
+  void operator()(wire::NodeHeader* out, const ComparePartitions& in) {
+    auto* compare = out->mutable_compare_partitions();
+    for (const auto& sum : in.sums) {
+      auto* to = compare->add_sums();
+      to->set_kind(kind_of(sum.kind));
+      to->set_partition(sum.partition);
+      to->set_items(sum.items);
+      to->set_digest(Bytes(view_of(sum.digest)));
+    }
+  }
+  void operator()(wire::NodeHeader* out, const ComparePartitionsReply& in) {
+    auto* reply = out->mutable_compare_partitions_reply();
+    for (const auto index : in.differing) reply->add_differing(index);
+  }
+  void operator()(wire::NodeHeader* out, const CompareItems& in) {
+    auto* compare = out->mutable_compare_items();
+    compare->set_kind(kind_of(in.kind));
+    compare->set_partition(in.partition);
+    compare->set_after(in.after);
+    compare->set_to_end(in.to_end);
+    for (const auto& bucket : in.buckets) {
+      auto* to = compare->add_buckets();
+      to->set_last(bucket.last);
+      to->set_items(bucket.items);
+      to->set_digest(Bytes(view_of(bucket.digest)));
+    }
+  }
+  void operator()(wire::NodeHeader* out, const CompareItemsReply& in) {
+    auto* reply = out->mutable_compare_items_reply();
+    for (const auto index : in.differing) reply->add_differing(index);
+    for (const auto& item : in.items) {
+      auto* to = reply->add_items();
+      to->set_key(item.key);
+      to->set_digest(Bytes(view_of(item.digest)));
+    }
+    reply->set_all(in.all);
+  }
 };
 
 template <class Header, class F>

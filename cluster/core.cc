@@ -4,8 +4,17 @@ namespace kinfs::cluster {
 
 void Core::save(std::uint64_t origin, Batch batch) {
   if (batch.empty()) return;
-  for (const auto& [key, row] : batch.rows) saved_now_.insert_or_assign(key, row);
+  for (const auto& [key, row] : batch.rows) {
+    saved_now_.insert_or_assign(key, row);
+    ++row_changes_[partition_of(key.volume, key.partition_key)];
+  }
+  for (const auto& key : batch.erase_rows) ++row_changes_[partition_of(key.volume, key.partition_key)];
   effects_.push_back({origin, Save{std::move(batch)}});
+}
+
+void Core::save_block(std::uint64_t origin, const BlockKey& key, const SharedBytes& bytes) {
+  ++block_changes_[partition_of(key.volume, block_partition_key(key))];
+  effects_.push_back({origin, SaveBlock{key, bytes}});
 }
 
 Result<Row> Core::row(const RowKey& key) const {

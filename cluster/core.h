@@ -56,9 +56,9 @@ class Core {
   /// The stored row with what this round has saved already: one input may write one row twice, before either Save is
   /// carried out.
   Result<Row> row(const RowKey& key) const;
-  void save_block(std::uint64_t origin, const BlockKey& key, const SharedBytes& bytes) {
-    effects_.push_back({origin, SaveBlock{key, bytes}});
-  }
+  void save_block(std::uint64_t origin, const BlockKey& key, const SharedBytes& bytes);
+  /// Grows with each save of something in that partition.
+  std::uint64_t changes(ItemKind kind, std::uint16_t partition) const { return changes_of(kind)[partition]; }
   void send(std::uint64_t origin, NodeId to, std::uint64_t id, std::uint32_t ttl_ms, Body body);
   void answer(std::uint64_t origin, const Asker& asker, Answer answer);
   /// Runs `then` once everything saved so far is on disk.
@@ -91,6 +91,11 @@ class Core {
  private:
   std::vector<Effect> effects_;
   std::map<RowKey, Row> saved_now_;
+  std::vector<std::uint64_t> row_changes_ = std::vector<std::uint64_t>(kPartitions);
+  std::vector<std::uint64_t> block_changes_ = std::vector<std::uint64_t>(kPartitions);
+  const std::vector<std::uint64_t>& changes_of(ItemKind kind) const {
+    return kind == ItemKind::kRow ? row_changes_ : block_changes_;
+  }
   std::uint64_t last_id_ = 0;
   std::uint64_t round_ = 0;
   std::uint64_t last_hint_sequence_ = 0;

@@ -142,8 +142,44 @@ struct Refusal {
   Error error;
 };
 
+/// Anti-entropy, see anti_entropy.h. What a partition holds, in one digest: the XOR of those of its items.
+struct PartitionSum {
+  ItemKind kind = ItemKind::kRow;
+  std::uint16_t partition = 0;
+  std::uint64_t items = 0;
+  Digest128 digest{};
+  bool operator==(const PartitionSum&) const = default;
+};
+struct ComparePartitions {
+  std::vector<PartitionSum> sums;
+};
+/// Those, by their index, that are other here, or not known.
+struct ComparePartitionsReply {
+  std::vector<std::uint32_t> differing;
+};
+/// The items after those of the bucket before, up to and including `last`.
+struct Bucket {
+  Bytes last;
+  std::uint32_t items = 0;
+  Digest128 digest{};
+  bool operator==(const Bucket&) const = default;
+};
+struct CompareItems {
+  ItemKind kind = ItemKind::kRow;
+  std::uint16_t partition = 0;
+  Bytes after;                  // where the first bucket begins; empty: at the first item
+  std::vector<Bucket> buckets;  // at least one
+  bool to_end = false;          // the last bucket has no upper bound
+};
+struct CompareItemsReply {
+  std::vector<std::uint32_t> differing;  // buckets, by their index, ascending
+  std::vector<Item> items;               // what is here of these, ascending by key
+  bool all = true;                       // false: only up to the last of `items`, the rest was too much
+};
+
 using Body = std::variant<Ping, Pong, Gossip, ReadRow, ReadRowReply, ReadPage, ReadPageReply, WriteRows, WriteRowsReply,
-                          WriteBlock, WriteBlockReply, ReadBlock, ReadBlockReply, Forward, ForwardReply, Refusal>;
+                          WriteBlock, WriteBlockReply, ReadBlock, ReadBlockReply, Forward, ForwardReply, Refusal,
+                          ComparePartitions, ComparePartitionsReply, CompareItems, CompareItemsReply>;
 
 struct Message {
   NodeId from{};

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "cluster/anti_entropy.h"
 #include "cluster/blocks.h"
 #include "cluster/forward.h"
 #include "cluster/hints.h"
@@ -27,6 +28,7 @@ class NodeImpl {
         reads(core),
         blocks(core, replication),
         hints(core),
+        anti_entropy(core),
         forwarder(core, [this](const Asker& asker, PutRequest r) { puts.put(asker, std::move(r)); }) {}
 
   void begin_round(Time now) { core.begin_round(now); }
@@ -35,6 +37,7 @@ class NodeImpl {
   void receive(Message message);
   void dispatch(Message& message);
   void request(const Asker& asker, Request request);
+  void confirmed(std::uint64_t id, NodeId from);
   void refused(std::uint64_t id, NodeId from);
   void tick();
   void extend_reservation();
@@ -47,6 +50,7 @@ class NodeImpl {
   ReadCoordinator reads;
   BlockCoordinator blocks;
   HintReplay hints;
+  AntiEntropy anti_entropy;
   Forwarder forwarder;
 };
 
@@ -75,6 +79,7 @@ Result<void> NodeImpl::start() {
   core.begin_ids(meta.boot);
   core.peers.start(core.now);
   if (auto started = hints.start(); !started) return started;
+  anti_entropy.start();
   const auto origin = core.new_id();
   Batch batch;
   batch.meta = meta;
@@ -106,7 +111,9 @@ void NodeImpl::receive(Message message) {
 void NodeImpl::dispatch(Message& message) {
   const auto from = message.from;
   const auto id = message.id;
-  const auto answered = [&] { core.peers.answered(from, core.now); };
+  const auto answered = [&] {
+    if (core.peers.answered(from, core.now)) anti_entropy.came_back(from);
+  };
   std::visit(
       Overloaded{
           [&](Ping&) { core.send(core.new_id(), from, id, core.config.request_timeout_ms, Pong{}); },
@@ -123,7 +130,7 @@ void NodeImpl::dispatch(Message& message) {
           [&](ReadBlock& b) { replica.read_block(message, b); },
           [&](ReadRowReply& b) {
             answered();
-            reads.replied(id, from, std::move(b));
+            if (!anti_entropy.replied(id, from, b)) reads.replied(id, from, std::move(b));
           },
           [&](ReadPageReply& b) {
             answered();
@@ -131,17 +138,15 @@ void NodeImpl::dispatch(Message& message) {
           },
           [&](WriteRowsReply&) {
             answered();
-            replication.confirmed(id, from);
-            hints.confirmed(id, from);
+            confirmed(id, from);
           },
           [&](WriteBlockReply&) {
             answered();
-            replication.confirmed(id, from);
-            hints.confirmed(id, from);
+            confirmed(id, from);
           },
           [&](ReadBlockReply& b) {
             answered();
-            blocks.replied(id, from, b);
+            if (!anti_entropy.replied(id, from, b)) blocks.replied(id, from, b);
           },
           [&](Forward& b) {
             auto* put = std::get_if<PutRequest>(&b.request);
@@ -158,8 +163,24 @@ void NodeImpl::dispatch(Message& message) {
             answered();
             refused(id, from);
           },
+          [&](ComparePartitions& b) { anti_entropy.compare_partitions(message, b); },
+          [&](ComparePartitionsReply& b) {
+            answered();
+            anti_entropy.replied(id, from, b);
+          },
+          [&](CompareItems& b) { anti_entropy.compare_items(message, b); },
+          [&](CompareItemsReply& b) {
+            answered();
+            anti_entropy.replied(id, from, std::move(b));
+          },
       },
       message.body);
+}
+
+void NodeImpl::confirmed(std::uint64_t id, NodeId from) {
+  replication.confirmed(id, from);
+  hints.confirmed(id, from);
+  anti_entropy.confirmed(id, from);
 }
 
 void NodeImpl::refused(std::uint64_t id, NodeId from) {
@@ -167,6 +188,7 @@ void NodeImpl::refused(std::uint64_t id, NodeId from) {
   reads.refused(id, from);
   blocks.refused(id, from);
   hints.refused(id, from);
+  anti_entropy.refused(id, from);
   forwarder.refused(id, from);
 }
 
@@ -206,6 +228,7 @@ void NodeImpl::extend_reservation() {
 
 void NodeImpl::tick() {
   core.clock.next(core.now.wall_ms);
+  anti_entropy.tick();
   for (const auto& probe : core.peers.tick(core.now, core.random)) {
     const auto id = core.new_id();
     Body body = Ping{};

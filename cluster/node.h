@@ -52,6 +52,9 @@ enum class PlantedBug : std::uint32_t {
   kForgetBlockHint,        // the stand-in confirms a block without keeping the hint
   kTrustOldDisk,           // counters go on where the disk says, though it may be an older one, or empty
   kHalfBatch,              // a replica takes the first row of a batch, and confirms all of it
+  kStaleSums,              // anti-entropy goes by what a partition held when it was first looked at
+  kCompareSkipsAbsent,     // anti-entropy leaves out what one side does not have at all
+  kAdoptPeersRow,          // anti-entropy takes the peer's state instead of merging it
 };
 
 struct NodeConfig {
@@ -67,6 +70,7 @@ struct NodeConfig {
   std::uint32_t probe_interval_ms = 250;
   std::uint32_t suspect_after_ms = 1000;    // silence, while being probed, after which a peer is suspected
   std::uint32_t hint_interval_ms = 5;       // between two batches of hints for one peer
+  std::uint32_t compare_interval_ms = 600'000;  // about, between two passes of anti-entropy; 0: none
   std::size_t max_under_way = 20'000;       // requests; more are refused with kBusy
   PlantedBug bug = PlantedBug::kNone;
 };
@@ -118,6 +122,8 @@ struct Counters {
   std::uint64_t dot_clashes = 0;       // one dot with two contents
   std::uint64_t unknown_own_dots = 0;  // others knew dots of this node that it does not: its disk was restored
   std::uint64_t messages_in = 0, messages_out = 0;
+  std::uint64_t compare_passes = 0;                        // of anti-entropy, ended
+  std::uint64_t rows_exchanged = 0, blocks_exchanged = 0;  // by it: taken over, and sent
 };
 
 class NodeImpl;

@@ -180,6 +180,7 @@ bool is_answer(const Body& body) {
          std::holds_alternative<ReadPageReply>(body) || std::holds_alternative<WriteRowsReply>(body) ||
          std::holds_alternative<WriteBlockReply>(body) || std::holds_alternative<ReadBlockReply>(body) ||
          std::holds_alternative<ForwardReply>(body) || std::holds_alternative<Refusal>(body) ||
+         std::holds_alternative<ComparePartitionsReply>(body) || std::holds_alternative<CompareItemsReply>(body) ||
          (std::holds_alternative<Gossip>(body) && std::get<Gossip>(body).reply);
 }
 

@@ -10,7 +10,7 @@ namespace kinfs {
 /// What whoever finds a data directory damaged can do.
 inline constexpr const char* kBeginEmpty =
     "If the other hosts are well, move the directory away and start kinfsd again with the same configuration and "
-    "key: it begins empty and takes back each row as it is read. Until then fewer copies exist, so keep the other "
+    "key: it begins empty and takes back all that they have. Until then fewer copies exist, so keep the other "
     "hosts running; what only this host had is in the directory that was moved away";
 
 /// A locked data directory. The lock ends with the object.

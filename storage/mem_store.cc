@@ -124,6 +124,39 @@ Result<bool> MemStore::has_block(const BlockKey& key) const {
   return blocks_.contains(key);
 }
 
+Result<ItemPage> MemStore::items(ItemKind kind, std::uint16_t partition, ByteView after, std::size_t limit) const {
+  const std::lock_guard lock(mutex_);
+  ItemPage page;
+  std::size_t bytes = 0;
+  const Bytes prefix = partition_prefix(partition);
+  const auto collect = [&](const auto& keys, const auto& digest_of) {
+    for (auto it = after.empty() ? keys.lower_bound(prefix) : keys.upper_bound(Bytes(after));
+         it != keys.end() && it->first.starts_with(prefix); ++it) {
+      const std::optional<Digest128> digest = digest_of(it->first, it->second);
+      if (!digest) continue;
+      if (page.items.size() >= limit || bytes >= kItemPageBytes) {
+        page.complete = false;
+        return;
+      }
+      bytes += it->first.size();
+      page.items.push_back({it->first, *digest});
+    }
+  };
+  if (kind == ItemKind::kRow) {
+    collect(row_keys_, [&](const Bytes& bytes_of_key, const RowKey& key) -> std::optional<Digest128> {
+      const auto row = rows_.find(key);
+      if (row == rows_.end()) return std::nullopt;
+      return item_digest(bytes_of_key, row->second);
+    });
+  } else {
+    collect(block_keys_, [&](const Bytes& bytes_of_key, const BlockKey& key) -> std::optional<Digest128> {
+      if (!blocks_.contains(key)) return std::nullopt;
+      return item_digest(bytes_of_key);
+    });
+  }
+  return page;
+}
+
 StoreUsage MemStore::usage() const {
   const std::lock_guard lock(mutex_);
   StoreUsage usage;
@@ -136,6 +169,7 @@ StoreUsage MemStore::usage() const {
 
 void MemStore::put_row(const RowKey& key, const Row& row) {
   const auto [it, fresh] = rows_.try_emplace(key);
+  if (fresh) row_keys_.emplace(row_key_bytes(key), key);
   undo_.emplace_back(RowUndo{key, fresh ? std::nullopt : std::optional<Row>(std::move(it->second))});
   it->second = row;
   if (key.sort_key.empty()) return;
@@ -193,7 +227,10 @@ Result<void> MemStore::put_block(const BlockKey& key, const SharedBytes& bytes) 
   if (refusal_) return tl::unexpected<Error>(*refusal_);
   SharedBytes& place = blocks_[key];
   if (place != nullptr && *place == *bytes) return {};
-  if (place == nullptr) block_bytes_ += bytes->size();
+  if (place == nullptr) {
+    block_bytes_ += bytes->size();
+    block_keys_.emplace(block_key_bytes(key), key);
+  }
   undo_.emplace_back(BlockUndo{key, place});
   place = bytes;
   undo_ends_.push_back(undo_.size());
@@ -295,6 +332,8 @@ std::unique_ptr<MemStore> MemStore::copy() const {
   out->block_hints_ = block_hints_;
   out->meta_ = meta_;
   out->block_bytes_ = block_bytes_;
+  out->row_keys_ = row_keys_;
+  out->block_keys_ = block_keys_;
   return out;
 }
 

@@ -30,6 +30,7 @@ class MemStore : public Store {
   Result<std::optional<NodeMeta>> meta() const override;
   Result<SharedBytes> get_block(const BlockKey& key) const override;
   Result<bool> has_block(const BlockKey& key) const override;
+  Result<ItemPage> items(ItemKind kind, std::uint16_t partition, ByteView after, std::size_t limit) const override;
   StoreUsage usage() const override;
 
   Result<void> apply(const Batch& batch) override;
@@ -102,6 +103,9 @@ class MemStore : public Store {
   std::map<RowKey, Row> rows_;
   std::map<PartitionKey, PartitionStat> stats_;
   std::map<BlockKey, SharedBytes> blocks_;
+  // In the order of items(): every key that was ever here.
+  std::map<Bytes, RowKey> row_keys_;
+  std::map<Bytes, BlockKey> block_keys_;
   HintTable<RowKey> hints_;
   HintTable<BlockKey> block_hints_;
   std::optional<NodeMeta> meta_;

@@ -396,6 +396,35 @@ Result<RowKey> parse_row_key(ByteView bytes) {
   return key;
 }
 
+Bytes partition_prefix(std::uint16_t partition) {
+  Bytes out;
+  append_be16(out, partition);
+  return out;
+}
+
+namespace {
+
+Digest128 cut_digest(const CanonicalWriter& writer) {
+  const Digest256 full = sha256(writer.out());
+  Digest128 out;
+  std::copy_n(full.begin(), out.size(), out.begin());
+  return out;
+}
+
+}  // namespace
+
+Digest128 item_digest(ByteView row_key, const Row& row) {
+  CanonicalWriter w;
+  w.bytes(row_key).bytes(view_of(row.fingerprint()));
+  return cut_digest(w);
+}
+
+Digest128 item_digest(ByteView block_key) {
+  CanonicalWriter w;
+  w.bytes(block_key);
+  return cut_digest(w);
+}
+
 Bytes block_key_bytes(const BlockKey& key) {
   Bytes out;
   out.reserve(kPlaceBytes + key.file_id.size() + 8 + 48);

@@ -72,6 +72,15 @@ Result<RowKey> parse_row_key(ByteView bytes);
 Bytes block_key_bytes(const BlockKey& key);
 Result<BlockKey> parse_block_key(ByteView bytes);
 
+/// What begins all keys of a partition, of rows and of blocks alike: be16 partition.
+Bytes partition_prefix(std::uint16_t partition);
+
+/// The digests of store.h's Item: the first 16 bytes of SHA-256 over the canonical encoding of the key and the
+/// row's fingerprint.
+Digest128 item_digest(ByteView row_key, const Row& row);
+Digest128 item_digest(ByteView block_key);
+inline constexpr std::size_t kItemPageBytes = 256 << 10;  // of keys, in one page of items
+
 /// Hints for rows and for blocks, each kept twice: in append order, with the key as value, and by key, with the
 /// sequence as value.
 enum class HintKind : char { kRow = 'r', kBlock = 'b' };

@@ -160,6 +160,7 @@ class Rocks : public Store {
   Result<std::optional<NodeMeta>> meta() const override;
   Result<SharedBytes> get_block(const BlockKey& key) const override;
   Result<bool> has_block(const BlockKey& key) const override;
+  Result<ItemPage> items(ItemKind kind, std::uint16_t partition, ByteView after, std::size_t limit) const override;
   StoreUsage usage() const override;
   Result<void> apply(const Batch& batch) override;
   Result<void> put_block(const BlockKey& key, const SharedBytes& bytes) override;
@@ -436,6 +437,37 @@ Result<bool> Rocks::has_block(const BlockKey& key) const {
   auto at = location_of(key);
   if (!at) return pass(std::move(at));
   return at->has_value() && blocks_->holds(**at);
+}
+
+Result<ItemPage> Rocks::items(ItemKind kind, std::uint16_t partition, ByteView after, std::size_t limit) const {
+  const Bytes prefix = partition_prefix(partition);
+  const Bytes end = partition_prefix(static_cast<std::uint16_t>(partition + 1));
+  const Slice upper = slice(end);
+  rocksdb::ReadOptions options;
+  options.iterate_upper_bound = &upper;
+  options.fill_cache = false;  // a pass over everything must not push out what is in use
+  const std::unique_ptr<rocksdb::Iterator> it(
+      db_->NewIterator(options, families_[kind == ItemKind::kRow ? kRows : kBlocks]));
+  ItemPage page;
+  std::size_t bytes = 0;
+  it->Seek(after.empty() ? slice(prefix) : slice(after));
+  if (it->Valid() && view(it->key()) == after) it->Next();
+  for (; it->Valid(); it->Next()) {
+    if (page.items.size() >= limit || bytes >= kItemPageBytes) {
+      page.complete = false;
+      break;
+    }
+    Item item{Bytes(view(it->key())), {}};
+    bytes += item.key.size();
+    if (kind == ItemKind::kBlock) {
+      item.digest = item_digest(item.key);
+    } else if (const auto row = decode_row(view(it->value()))) {
+      item.digest = item_digest(item.key, *row);
+    }
+    page.items.push_back(std::move(item));
+  }
+  if (!it->status().ok()) return rocks_fail(it->status(), path());
+  return page;
 }
 
 StoreUsage Rocks::usage() const {

@@ -83,6 +83,21 @@ struct Batch {
   }
 };
 
+/// What replicas compare.
+enum class ItemKind : std::uint8_t { kRow = 1, kBlock = 2 };
+
+/// A row or block as anti-entropy sees it. Replicas whose items of a partition are equal hold the same.
+struct Item {
+  Bytes key;           // row_key_bytes or block_key_bytes (record_codec.h)
+  Digest128 digest{};  // of the key and, for rows, of the state; zero when the stored row cannot be read
+  bool operator==(const Item&) const = default;
+};
+
+struct ItemPage {
+  std::vector<Item> items;  // ascending by key
+  bool complete = true;     // false: more follow the last one
+};
+
 struct StoreUsage {
   std::uint64_t total_bytes = 0;  // of the file system below; 0: not bounded
   std::uint64_t free_bytes = 0;
@@ -110,6 +125,9 @@ class Reader {
   /// Checked against the hash: kCorrupt when it does not match, kNotFound when it is not here.
   virtual Result<SharedBytes> get_block(const BlockKey& key) const = 0;
   virtual Result<bool> has_block(const BlockKey& key) const = 0;
+  /// The items of a partition with keys greater than `after`, which is empty for all: at most `limit`, and not many
+  /// more than 256 KiB of keys.
+  virtual Result<ItemPage> items(ItemKind kind, std::uint16_t partition, ByteView after, std::size_t limit) const = 0;
   virtual StoreUsage usage() const = 0;
 };
 

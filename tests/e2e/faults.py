@@ -1,6 +1,7 @@
 """Hosts that die: kill -9 of one, of all, of a daemon alone. What was closed is whole, and the others go on."""
 import hashlib
 import os
+import shutil
 
 import lab as e2e
 from lab import LabTest, read, wait_until, write
@@ -69,6 +70,32 @@ class Faults(LabTest):
         self.lab.lab("kill", 3)
         self.lab.lab("start", 3)
         self.lab.hold({f"n{i}": bytes_of(f"n{i}", 3000) for i in range(100)}, self.folder, seconds=10)
+
+
+class EmptiedDisk(LabTest):
+    def test_an_emptied_disk_fills_by_itself(self):
+        """With no reads and no help: afterwards this host alone has all that the others had."""
+        sizes = {f"file{i}": size for i, size in enumerate([0, 1, 100, 5000, 70_000, 1 << 20] * 10)}
+        sizes["large"] = 8 << 20
+        for i, (name, size) in enumerate(sizes.items()):
+            write(self.path(1 + i % 3, name), bytes_of(name, size))
+        self.lab.agree(sizes, self.folder, 10)
+        full = self.lab.status(1)["disk"]
+        self.lab.lab("kill", 2)
+        shutil.rmtree(self.lab.state("host2", "data"))
+        self.lab.lab("start", 2)
+
+        def filled():
+            disk = self.lab.status(2)["disk"]
+            return disk["rows"] >= len(sizes) + 2 and disk["block_bytes"] >= full["block_bytes"]
+        wait_until(filled, 30, lambda: f"host 2 has what host 1 has, {full}: {self.lab.status(2)['disk']}")
+        self.lab.lab("kill", 1)
+        self.lab.lab("kill", 3)
+        self.lab.agree(sizes, self.folder, 10, [2])
+        for name, size in sizes.items():
+            self.assertEqual(read(self.path(2, name)), bytes_of(name, size), name)
+        self.lab.lab("start", 1)
+        self.lab.lab("start", 3)
 
 
 if __name__ == "__main__":

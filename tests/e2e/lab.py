@@ -230,6 +230,15 @@ class Lab:
         return wait_until(two_names, seconds, lambda: f"{plain} and one sibling of it, in {folder or '/'}: " +
                           str([self.names(h, folder) for h in self.each()]))
 
+    def state(self, *names):
+        """A path in the folder where the lab keeps what its hosts have."""
+        return os.path.join(state_of(self.root), *names)
+
+    def status(self, host):
+        """What `kinfs status --json` says on a host."""
+        env = {**os.environ, "KINFS_SOCKET": self.state(f"host{host}", "kinfsd.sock")}
+        return json.loads(kinfs("status", "--json", env=env).stdout)
+
     def conflicts(self, host=1, folder=""):
         """(exit code, output) of `kinfs conflicts`."""
         done = kinfs("conflicts", "--json", self.at(host, folder))

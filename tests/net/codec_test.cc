@@ -133,6 +133,16 @@ TEST(Codec, LimitsHold) {
   EXPECT_EQ(refused(Gossip{{{NodeId{1}, Bytes(256, 'n'), "a", Bytes(32, 'k'), 1, "", 1}}, false}).code, Errc::kCorrupt);
   EXPECT_EQ(refused(ReadPageReply{{{{"b", Row{}}, {"a", Row{}}}, true}, {}}).code, Errc::kCorrupt);
 
+  EXPECT_EQ(refused(ComparePartitions{{{ItemKind::kRow, kPartitions, 0, {}}}}).code, Errc::kCorrupt);
+  EXPECT_EQ(refused(ComparePartitionsReply{{3, 3}}).code, Errc::kCorrupt);
+  EXPECT_EQ(refused(CompareItems{ItemKind::kRow, 0, "", {}, true}).code, Errc::kCorrupt);
+  EXPECT_EQ(refused(CompareItems{ItemKind::kRow, 0, "b", {{"a", 1, {}}}, false}).code, Errc::kCorrupt);
+  EXPECT_EQ(refused(CompareItems{ItemKind::kRow, 0, "", {{"a", 1, {}}}, true}).code, Errc::kCorrupt);
+  EXPECT_EQ(refused(CompareItems{ItemKind::kRow, 0, Bytes(4 * kMaxKeyBytes, 'a'), {{"", 0, {}}}, true}).code,
+            Errc::kCorrupt);
+  EXPECT_EQ(refused(CompareItemsReply{{}, {{"b", {}}, {"a", {}}}, true}).code, Errc::kCorrupt);
+  EXPECT_EQ(refused(CompareItemsReply{{}, {}, false}).code, Errc::kCorrupt);
+
   auto put = [](Version v) { return Forward{PutRequest{VolumeId{1}, "p", {RowPut{"s", {}, {std::move(v)}}}, {}}}; };
   EXPECT_EQ(refused(put(sample_version(1, Bytes(kMaxValueBytes, 'v')))).text, "was accepted");
   EXPECT_EQ(refused(put(sample_version(1, Bytes(kMaxValueBytes + 1, 'v')))).code, Errc::kCorrupt);

@@ -87,7 +87,14 @@ inline std::vector<Message> sample_messages() {
       ReadBlockReply{share("found")},
       ReadBlockReply{share({})},
       ReadBlockReply{nullptr},
-      Refusal{{Errc::kBusy, "later"}}};
+      Refusal{{Errc::kBusy, "later"}},
+      ComparePartitions{{{ItemKind::kRow, 0, 3, md5("a")}, {ItemKind::kBlock, kPartitions - 1, 1ull << 40, md5("b")}}},
+      ComparePartitions{},
+      ComparePartitionsReply{{0, 7}},
+      CompareItems{ItemKind::kRow, 5, "", {{"k", 32, md5("c")}, {"l", 1, {}}}, false},
+      CompareItems{ItemKind::kBlock, 5, "after", {{"", 0, {}}}, true},
+      CompareItemsReply{{1}, {{"k", md5("d")}, {Bytes("k\0", 2), {}}}, false},
+      CompareItemsReply{}};
   for (auto& request : sample_requests()) bodies.push_back(Forward{std::move(request)});
   for (auto& answer : sample_answers()) bodies.push_back(ForwardReply{std::move(answer)});
   std::vector<Message> out;
@@ -178,6 +185,19 @@ struct Dump {
   std::string operator()(const Forward& v) const { return all(v.request); }
   std::string operator()(const ForwardReply& v) const { return all(v.answer); }
   std::string operator()(const Refusal& v) const { return all(v.error); }
+  std::string operator()(const Digest128& v) const { return to_hex(view_of(v)); }
+  std::string operator()(const std::uint32_t& v) const { return std::to_string(v); }
+  std::string operator()(const PartitionSum& v) const {
+    return fmt::format("{}/{} {} {}", static_cast<int>(v.kind), v.partition, v.items, (*this)(v.digest));
+  }
+  std::string operator()(const Bucket& v) const { return all(v.last, v.items, v.digest); }
+  std::string operator()(const Item& v) const { return all(v.key, v.digest); }
+  std::string operator()(const ComparePartitions& v) const { return all(v.sums); }
+  std::string operator()(const ComparePartitionsReply& v) const { return all(v.differing); }
+  std::string operator()(const CompareItems& v) const {
+    return fmt::format("{}/{} ", static_cast<int>(v.kind), v.partition) + all(v.after, v.buckets, v.to_end);
+  }
+  std::string operator()(const CompareItemsReply& v) const { return all(v.differing, v.items, v.all); }
 
   std::string operator()(const Message& v) const {
     return all(v.from, v.to, v.body) +

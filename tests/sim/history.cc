@@ -246,6 +246,14 @@ void History::check_converged() {
   }
 }
 
+void History::check_blocks() {
+  for (const auto& key : blocks_that_must_be()) {
+    for (const auto h : world_.owners(key.volume, block_partition_key(key))) {
+      if (!world_.store(h).get_block(key)) violation(fmt::format("host{} has no copy of a block that it owns", h + 1));
+    }
+  }
+}
+
 void History::saved(std::size_t host, const Batch& batch) {
   for (const auto& [key, row] : batch.rows) {
     for (const auto& v : row.versions) {

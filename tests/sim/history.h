@@ -14,8 +14,9 @@
 //  - what was refused for good was done nowhere, and never is;
 //  - the clock of a write is greater than those of what it replaced;
 //  - one write shows once, however often it was sent; no dot ever names two writes;
-//  - once healed: hints drain, W owners hold every acknowledged write and block, and after one read of each key all
-//    owners are equal; every acknowledged block can be read;
+//  - once healed: hints drain, W owners hold every acknowledged write and block; then all owners become equal, and have
+//    all blocks, by anti-entropy with no reads or, without it, by one read of each key; every acknowledged block can be
+//    read;
 //  - no node sends what another's decoder refuses.
 #pragma once
 
@@ -57,8 +58,10 @@ class History : public World::Observer {
 
   /// After healing, before any read.
   void check_drained();
-  /// After one read of each key.
+  /// After anti-entropy, or one read of each key.
   void check_converged();
+  /// After anti-entropy: every owner has every block.
+  void check_blocks();
   /// All blocks that must be readable.
   std::vector<BlockKey> blocks_that_must_be() const;
 

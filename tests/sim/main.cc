@@ -35,6 +35,9 @@ const std::map<std::string, PlantedBug> kBugs{
     {"forget-block-hint", PlantedBug::kForgetBlockHint},
     {"trust-old-disk", PlantedBug::kTrustOldDisk},
     {"half-batch", PlantedBug::kHalfBatch},
+    {"stale-sums", PlantedBug::kStaleSums},
+    {"compare-skips-absent", PlantedBug::kCompareSkipsAbsent},
+    {"adopt-peers-row", PlantedBug::kAdoptPeersRow},
 };
 
 int run_one(std::uint64_t seed, PlantedBug bug, bool trace) {

@@ -23,6 +23,8 @@ void add(cluster::Counters& sum, const cluster::Counters& c) {
   sum.repairs += c.repairs, sum.hints_kept += c.hints_kept, sum.hints_delivered += c.hints_delivered;
   sum.siblings_made += c.siblings_made, sum.retries_collapsed += c.retries_collapsed;
   sum.dot_clashes += c.dot_clashes, sum.refused += c.refused;
+  sum.compare_passes += c.compare_passes, sum.rows_exchanged += c.rows_exchanged;
+  sum.blocks_exchanged += c.blocks_exchanged;
 }
 
 }  // namespace
@@ -274,6 +276,7 @@ void World::restart(std::size_t host) {
   config.members = members_;
   config.seeds = {node_id(0)};
   config.quorum = options_.quorum;
+  config.compare_interval_ms = options_.compare_interval_ms;
   config.bug = options_.bug;
   h.node = std::make_unique<cluster::Node>(config, *h.store, random_());
   ++h.epoch;
@@ -412,6 +415,18 @@ struct Describe {
   std::string operator()(const cluster::Forward&) const { return "forward"; }
   std::string operator()(const cluster::ForwardReply&) const { return "forwarded answer"; }
   std::string operator()(const cluster::Refusal& r) const { return "refuses: " + r.error.text; }
+  std::string operator()(const cluster::ComparePartitions& c) const {
+    return fmt::format("compares {} partitions", c.sums.size());
+  }
+  std::string operator()(const cluster::ComparePartitionsReply& r) const {
+    return fmt::format("{} partitions differ", r.differing.size());
+  }
+  std::string operator()(const cluster::CompareItems& c) const {
+    return fmt::format("compares {} buckets of partition {}", c.buckets.size(), c.partition);
+  }
+  std::string operator()(const cluster::CompareItemsReply& r) const {
+    return fmt::format("{} buckets differ, with {} items here", r.differing.size(), r.items.size());
+  }
 };
 
 }  // namespace

@@ -32,6 +32,7 @@ struct WorldOptions {
   double late = 0;              // of each message, by up to 2 s
   double crash_in_effects = 0;  // between any two effects
   bool disk_faults = false;     // disks are emptied, and restored from backups
+  std::uint32_t compare_interval_ms = 0;  // of anti-entropy; 0: none
   bool trace = false;
 };
 
@@ -99,6 +100,7 @@ class World {
   void pause(std::size_t host, bool paused);
   void fill_disk(std::size_t host, bool full);
   bool disk_faults() const { return options_.disk_faults; }
+  bool compares() const { return options_.compare_interval_ms != 0; }
   /// Keeps a copy of the disk, for restore_disk().
   void back_up(std::size_t host);
   /// These two end the process first.

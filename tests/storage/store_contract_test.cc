@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "samples.h"
+#include "storage/record_codec.h"
 #include "store_fixture.h"
 
 namespace kinfs::test {
@@ -190,6 +191,60 @@ TEST_P(StoreContract, StatIsTheLatestChangeOfTheEntries) {
   reopen();
   EXPECT_EQ(store().stat(kVolume, "p"), expected);
   EXPECT_EQ(store().stat(kVolume, "many"), (PartitionStat{{300}, 300}));
+}
+
+TEST_P(StoreContract, ItemsAreAllThatAPartitionHoldsInOrderOfTheirKeys) {
+  std::map<std::uint16_t, std::map<Bytes, Digest128>> expected;
+  for (int p = 0; p < 300; ++p) {
+    const Bytes name = "p" + std::to_string(p);
+    for (const Bytes s : {"", "a", "b"}) {
+      const Row row = sample_row(static_cast<std::uint64_t>(p) + 1, s);
+      put(name, s, row);
+      const Bytes key = row_key_bytes({kVolume, name, s});
+      expected[partition_of(kVolume, name)][key] = item_digest(key, row);
+    }
+  }
+  const auto of = [&](std::uint16_t partition, std::size_t limit) {
+    std::map<Bytes, Digest128> found;
+    for (Bytes after;;) {
+      const auto page = store().items(ItemKind::kRow, partition, after, limit);
+      EXPECT_TRUE(page.has_value());
+      for (const auto& item : page->items) {
+        EXPECT_GT(item.key, after);
+        found[item.key] = item.digest;
+        after = item.key;
+      }
+      if (page->complete) return found;
+      EXPECT_EQ(page->items.size(), limit);
+    }
+  };
+  for (std::uint16_t p = 0; p < kPartitions; ++p) {
+    EXPECT_EQ(of(p, 1000), expected[p]) << p;
+    EXPECT_EQ(of(p, 2), expected[p]) << p;
+  }
+  // Another state, another digest; a row that is gone is no item.
+  const auto partition = partition_of(kVolume, "p7");
+  put("p7", "a", sample_row(1000, "changed"));
+  EXPECT_NE(of(partition, 100), expected[partition]);
+  Batch batch;
+  batch.erase_rows.push_back({kVolume, "p7", "a"});
+  apply(batch);
+  expected[partition].erase(row_key_bytes({kVolume, "p7", "a"}));
+  EXPECT_EQ(of(partition, 100), expected[partition]);
+}
+
+TEST_P(StoreContract, BlocksAreItemsOfTheirOwnKind) {
+  const auto bytes = share("some bytes");
+  const auto key = block_key(*bytes);
+  ASSERT_TRUE(store().put_block(key, bytes).has_value());
+  const auto partition = partition_of(key.volume, block_partition_key(key));
+  const auto page = store().items(ItemKind::kBlock, partition, "", 10);
+  ASSERT_TRUE(page.has_value());
+  const Bytes name = block_key_bytes(key);
+  EXPECT_EQ(page->items, (std::vector<Item>{{name, item_digest(name)}}));
+  EXPECT_TRUE(page->complete);
+  EXPECT_TRUE(store().items(ItemKind::kRow, partition, "", 10)->items.empty());
+  EXPECT_TRUE(store().items(ItemKind::kBlock, partition, name, 10)->items.empty());
 }
 
 TEST_P(StoreContract, ABatchIsAppliedWholeOrNotAtAll) {

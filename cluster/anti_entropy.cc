@@ -1,0 +1,477 @@
+#include "cluster/anti_entropy.h"
+
+#include <algorithm>
+
+#include "cluster/replica.h"
+#include "storage/record_codec.h"
+
+namespace kinfs::cluster {
+namespace {
+
+constexpr std::size_t kPageItems = 512;    // looked at in one go: some milliseconds
+constexpr std::size_t kBucketItems = 32;
+constexpr std::size_t kAnswerItems = 1024;
+constexpr std::size_t kSumsPerTick = 16;   // of partitions whose sum is not known
+constexpr std::size_t kSumsPerMessage = 128;
+constexpr std::size_t kFetches = 32;       // under way with one peer
+constexpr std::size_t kBlockExchanges = 4;
+constexpr std::size_t kRowsPerGift = 64;
+constexpr std::size_t kBytesPerGift = 256 << 10;
+constexpr std::int64_t kAfterStartMs = 1000;
+constexpr std::int64_t kAfterReturnMs = 3000;  // hints go first, and may be all that there is
+constexpr std::size_t kPlaces = 2 * std::size_t{kPartitions};
+
+void add_to(Digest128& sum, const Digest128& digest) {
+  for (std::size_t i = 0; i < sum.size(); ++i) sum[i] = static_cast<std::uint8_t>(sum[i] ^ digest[i]);
+}
+
+/// The items of a partition, one by one.
+class ItemCursor {
+ public:
+  ItemCursor(const Reader& store, ItemKind kind, std::uint16_t partition, Bytes after)
+      : store_(store), kind_(kind), partition_(partition), after_(std::move(after)) {
+    turn();
+  }
+  /// Null at the end, and after a failure.
+  const Item* item() const { return next_ < page_.items.size() ? &page_.items[next_] : nullptr; }
+  Item take() {
+    Item out = std::move(page_.items[next_++]);
+    if (next_ == page_.items.size() && !page_.complete) {
+      after_ = out.key;
+      turn();
+    }
+    return out;
+  }
+  const std::optional<Error>& failed() const { return failed_; }
+
+ private:
+  void turn() {
+    auto page = store_.items(kind_, partition_, after_, kPageItems);
+    next_ = 0;
+    if (!page) failed_ = page.error();
+    page_ = page ? std::move(*page) : ItemPage{};
+  }
+  const Reader& store_;
+  const ItemKind kind_;
+  const std::uint16_t partition_;
+  Bytes after_;
+  ItemPage page_;
+  std::size_t next_ = 0;
+  std::optional<Error> failed_;
+};
+
+}  // namespace
+
+// --- Sums ---
+
+const PartitionSum* PartitionSums::find(ItemKind kind, std::uint16_t partition) const {
+  const auto it = known_.find({kind, partition});
+  if (it == known_.end()) return nullptr;
+  if (core_.bug(PlantedBug::kStaleSums)) return &it->second.sum;
+  return it->second.changes == core_.changes(kind, partition) ? &it->second.sum : nullptr;
+}
+
+Result<std::optional<PartitionSum>> PartitionSums::advance(ItemKind kind, std::uint16_t partition) {
+  if (!open_ || open_->sum.kind != kind || open_->sum.partition != partition) {
+    open_ = Known{{kind, partition, 0, {}}, core_.changes(kind, partition)};
+    after_.clear();
+  }
+  auto page = core_.store.items(kind, partition, after_, kPageItems);
+  if (!page) {
+    open_.reset();
+    return pass(std::move(page));
+  }
+  for (const auto& item : page->items) add_to(open_->sum.digest, item.digest);
+  open_->sum.items += page->items.size();
+  if (!page->complete) {
+    after_ = std::move(page->items.back().key);
+    return std::nullopt;
+  }
+  // What changed behind the look is not in it: find() goes by the changes at its beginning.
+  const auto sum = open_->sum;
+  known_.insert_or_assign({kind, partition}, *std::exchange(open_, std::nullopt));
+  return sum;
+}
+
+// --- Passes ---
+
+void AntiEntropy::start() {
+  const auto now_ms = core_.now.mono_ms;
+  next_periodic_ms_ = next_pass_ms_ = now_ms + kAfterStartMs;
+}
+
+bool AntiEntropy::idle() const { return !pass_ && wanted_.empty(); }
+
+void AntiEntropy::came_back(NodeId node) {
+  if (core_.config.compare_interval_ms == 0) return;
+  if (wanted_.empty()) next_pass_ms_ = core_.now.mono_ms + kAfterReturnMs;
+  wanted_.insert(node);
+}
+
+AntiEntropy::Peer* AntiEntropy::peer_of(NodeId node) {
+  const auto it = peers_.find(node);
+  return it == peers_.end() ? nullptr : &it->second;
+}
+
+void AntiEntropy::tick() {
+  if (core_.config.compare_interval_ms == 0) return;
+  const auto now_ms = core_.now.mono_ms;
+  if (!pass_) {
+    const bool due = now_ms >= next_periodic_ms_;
+    if (!due && (wanted_.empty() || now_ms < next_pass_ms_)) return;
+    if (due) {
+      for (const auto node : core_.peers.ids()) wanted_.insert(node);
+      // Not all nodes at once, nor each at the same time of each hour.
+      const std::int64_t interval_ms = core_.config.compare_interval_ms;
+      next_periodic_ms_ =
+          now_ms + interval_ms * 3 / 4 + static_cast<std::int64_t>(core_.random() % static_cast<std::uint64_t>(
+                                             std::max<std::int64_t>(1, interval_ms / 2)));
+    }
+    begin_pass();
+  }
+  expire();
+  advance_pass();
+  const bool all_sums = pass_->next == kPlaces;
+  for (auto& [node, peer] : peers_) step(node, peer, all_sums);
+  const bool ended =
+      all_sums && std::all_of(peers_.begin(), peers_.end(), [](const auto& entry) { return entry.second.done(); });
+  if (!ended) return;
+  ++core_.counters.compare_passes;
+  pass_.reset();
+  peers_.clear();
+  exchanges_.clear();
+}
+
+void AntiEntropy::begin_pass() {
+  pass_.emplace();
+  pass_->with_empty = std::exchange(started_, false);
+  // Who cannot be reached now is back later, and wanted then.
+  for (const auto node : std::exchange(wanted_, {})) {
+    if (core_.peers.healthy(node)) pass_->with.insert(node);
+  }
+  for (const auto node : pass_->with) peers_[node];
+}
+
+/// Gathers the sums of the partitions, a few in each tick.
+void AntiEntropy::advance_pass() {
+  auto& pass = *pass_;
+  for (std::size_t looks = 0; pass.next < kPlaces && looks < kSumsPerTick; ++pass.next) {
+    const auto kind = pass.next % 2 == 0 ? ItemKind::kRow : ItemKind::kBlock;
+    const auto partition = static_cast<std::uint16_t>(pass.next / 2);
+    if (!core_.owns(partition)) continue;
+    std::optional<PartitionSum> sum;
+    if (const auto* known = sums_.find(kind, partition)) {
+      sum = *known;
+    } else {
+      ++looks;
+      const auto looked = sums_.advance(kind, partition);
+      if (!looked) continue;  // the disk cannot be read: nothing to compare with
+      if (!*looked) return;   // more pages of it, in the next tick
+      sum = **looked;
+    }
+    if (sum->items == 0 && !pass.with_empty) continue;
+    for (const auto owner : core_.layout.owners(partition)) {
+      if (auto* peer = peer_of(owner)) peer->sums.push_back(*sum);
+    }
+  }
+}
+
+/// What was not answered in time is left to the next pass.
+void AntiEntropy::expire() {
+  const auto now_ms = core_.now.mono_ms;
+  std::vector<std::pair<std::uint64_t, NodeId>> late;
+  for (const auto& [id, exchange] : exchanges_) {
+    if (exchange.deadline_ms <= now_ms) late.emplace_back(id, exchange.peer);
+  }
+  std::sort(late.begin(), late.end());
+  for (const auto& [id, node] : late) end_exchange(id, node);
+  std::erase_if(peers_, [&](const auto& entry) { return !core_.peers.healthy(entry.first); });
+  for (auto& [node, peer] : peers_) {
+    if (peer.asked != 0 && peer.deadline_ms <= now_ms) {
+      peer.asked = 0;
+      peer.compared.clear();
+    }
+    if (peer.walk && peer.walk->asked != 0 && peer.walk->deadline_ms <= now_ms) peer.walk.reset();
+  }
+}
+
+void AntiEntropy::step(NodeId node, Peer& peer, bool all_sums) {
+  if (peer.asked == 0 && !peer.sums.empty() && (all_sums || peer.sums.size() >= kSumsPerMessage)) {
+    const auto count = std::min(peer.sums.size(), kSumsPerMessage);
+    const auto end = peer.sums.begin() + static_cast<std::ptrdiff_t>(count);
+    peer.compared.assign(peer.sums.begin(), end);
+    peer.sums.erase(peer.sums.begin(), end);
+    peer.asked = core_.new_id();
+    peer.deadline_ms = core_.now.mono_ms + core_.config.request_timeout_ms;
+    core_.send(peer.asked, node, peer.asked, core_.config.request_timeout_ms, ComparePartitions{peer.compared});
+  }
+  if (!peer.walk && !peer.differing.empty()) {
+    peer.walk.emplace();
+    peer.walk->place = peer.differing.front();
+    peer.differing.pop_front();
+  }
+  if (!peer.walk) return;
+  auto& walk = *peer.walk;
+  if (walk.asked != 0) return;
+  exchange(node, walk);
+  if (!walk.under_way.empty() || !walk.fetch.empty() || !walk.give.empty()) return;
+  if (walk.to_end) {
+    peer.walk.reset();
+  } else {
+    compare_page(node, walk);
+    if (walk.asked == 0) peer.walk.reset();
+  }
+}
+
+// --- One partition, with one peer ---
+
+void AntiEntropy::compare_page(NodeId node, Walk& walk) {
+  const auto [kind, partition] = walk.place;
+  auto page = core_.store.items(kind, partition, walk.after, kPageItems);
+  if (!page) return;
+  walk.page = std::move(page->items);
+  walk.to_end = page->complete;
+  walk.asked = core_.new_id();
+  walk.deadline_ms = core_.now.mono_ms + core_.config.request_timeout_ms;
+  core_.send(walk.asked, node, walk.asked, core_.config.request_timeout_ms,
+             CompareItems{kind, partition, walk.after, buckets_of(walk), walk.to_end});
+}
+
+std::vector<Bucket> AntiEntropy::buckets_of(const Walk& walk) const {
+  std::vector<Bucket> out;
+  for (const auto& item : walk.page) {
+    if (out.empty() || out.back().items == kBucketItems) out.emplace_back();
+    out.back().last = item.key;
+    ++out.back().items;
+    add_to(out.back().digest, item.digest);
+  }
+  if (out.empty()) out.emplace_back();
+  if (walk.to_end) out.back().last.clear();
+  return out;
+}
+
+void AntiEntropy::replied(std::uint64_t id, NodeId from, const ComparePartitionsReply& reply) {
+  auto* peer = peer_of(from);
+  if (!asked(peer, id)) return;
+  for (const auto index : reply.differing) {
+    if (index >= peer->compared.size()) break;
+    peer->differing.emplace_back(peer->compared[index].kind, peer->compared[index].partition);
+  }
+  peer->asked = 0;
+  peer->compared.clear();
+}
+
+void AntiEntropy::replied(std::uint64_t id, NodeId from, CompareItemsReply reply) {
+  auto* peer = peer_of(from);
+  if (peer == nullptr || !peer->walk || peer->walk->asked != id) return;
+  auto& walk = *peer->walk;
+  walk.asked = 0;
+  sort_out(walk, reply);
+  if (reply.all) {
+    if (!walk.page.empty()) walk.after = walk.page.back().key;
+  } else {
+    walk.after = reply.items.back().key;
+    walk.to_end = false;
+  }
+  walk.page.clear();
+}
+
+/// What must be fetched, and what given, of the buckets that differ.
+void AntiEntropy::sort_out(Walk& walk, const CompareItemsReply& reply) {
+  std::map<ByteView, Digest128> theirs;
+  for (const auto& item : reply.items) theirs.emplace(item.key, item.digest);
+  const bool skips_absent = core_.bug(PlantedBug::kCompareSkipsAbsent);
+  std::set<ByteView> own;
+  for (std::size_t i = 0; i < walk.page.size(); ++i) {
+    const auto& item = walk.page[i];
+    own.insert(item.key);
+    if (!std::binary_search(reply.differing.begin(), reply.differing.end(), i / kBucketItems)) continue;
+    if (!reply.all && item.key > reply.items.back().key) break;
+    const auto at = theirs.find(item.key);
+    if (at == theirs.end()) {
+      if (!skips_absent) walk.give.push_back(item.key);
+    } else if (at->second != item.digest) {
+      walk.fetch.push_back(item.key);
+    }
+  }
+  for (const auto& [key, digest] : theirs) {
+    if (!own.contains(key) && !skips_absent) walk.fetch.emplace_back(key);
+  }
+}
+
+void AntiEntropy::exchange(NodeId node, Walk& walk) {
+  const bool rows = walk.place.first == ItemKind::kRow;
+  const auto most = rows ? kFetches : kBlockExchanges;
+  while (!walk.fetch.empty() && walk.under_way.size() < most) {
+    const Bytes key = std::move(walk.fetch.front());
+    walk.fetch.pop_front();
+    fetch(node, walk, key);
+  }
+  while (!walk.give.empty() && walk.under_way.size() < most) {
+    if (rows) {
+      give_rows(node, walk);
+      continue;
+    }
+    const Bytes key = std::move(walk.give.front());
+    walk.give.pop_front();
+    give_block(node, walk, key);
+  }
+}
+
+std::uint64_t AntiEntropy::begin_exchange(NodeId node, Walk& walk, Bytes key) {
+  const auto id = core_.new_id();
+  exchanges_.emplace(id, Exchange{node, std::move(key), core_.now.mono_ms + core_.config.request_timeout_ms});
+  walk.under_way.insert(id);
+  return id;
+}
+
+std::optional<AntiEntropy::Exchange> AntiEntropy::end_exchange(std::uint64_t id, NodeId from) {
+  const auto it = exchanges_.find(id);
+  if (it == exchanges_.end() || it->second.peer != from) return std::nullopt;
+  auto out = std::move(it->second);
+  exchanges_.erase(it);
+  if (auto* peer = peer_of(from); peer != nullptr && peer->walk) peer->walk->under_way.erase(id);
+  return out;
+}
+
+void AntiEntropy::fetch(NodeId node, Walk& walk, const Bytes& key) {
+  // The peer named it: it is read like any byte from a socket.
+  if (walk.place.first == ItemKind::kRow) {
+    auto row_key = parse_row_key(key);
+    if (!row_key) return;
+    const auto id = begin_exchange(node, walk, key);
+    core_.send(id, node, id, core_.config.request_timeout_ms, ReadRow{std::move(*row_key)});
+  } else {
+    auto block_key = parse_block_key(key);
+    if (!block_key) return;
+    const auto id = begin_exchange(node, walk, key);
+    core_.send(id, node, id, core_.config.request_timeout_ms, ReadBlock{std::move(*block_key)});
+  }
+}
+
+/// A run of rows of one partition key: what came together goes together.
+void AntiEntropy::give_rows(NodeId node, Walk& walk) {
+  WriteRows write;
+  std::size_t bytes = 0;
+  while (!walk.give.empty() && write.rows.size() < kRowsPerGift && bytes < kBytesPerGift) {
+    auto key = parse_row_key(walk.give.front());
+    const bool fits = key && (write.rows.empty() ||
+                              (key->volume == write.volume && key->partition_key == write.partition_key));
+    if (key && !fits) break;
+    walk.give.pop_front();
+    if (!key) continue;
+    auto row = core_.row(*key);
+    if (!row || row->empty()) continue;
+    bytes += scan_weight(key->sort_key, *row);
+    write.volume = key->volume;
+    write.partition_key = std::move(key->partition_key);
+    write.rows.emplace_back(std::move(key->sort_key), std::move(*row));
+  }
+  if (write.rows.empty()) return;
+  core_.counters.rows_exchanged += write.rows.size();
+  const auto id = begin_exchange(node, walk, Bytes());
+  core_.send(id, node, id, core_.config.request_timeout_ms, std::move(write));
+}
+
+void AntiEntropy::give_block(NodeId node, Walk& walk, const Bytes& key) {
+  auto block_key = parse_block_key(key);
+  if (!block_key) return;
+  auto bytes = core_.store.get_block(*block_key);
+  if (!bytes) return;
+  ++core_.counters.blocks_exchanged;
+  const auto id = begin_exchange(node, walk, key);
+  core_.send(id, node, id, core_.config.request_timeout_ms,
+             WriteBlock{std::move(*block_key), std::move(*bytes), false, {}});
+}
+
+bool AntiEntropy::replied(std::uint64_t id, NodeId from, const ReadRowReply& reply) {
+  const auto exchange = end_exchange(id, from);
+  if (!exchange) return false;
+  auto key = parse_row_key(exchange->key);
+  if (!key || reply.row.empty()) return true;
+  auto stored = core_.row(*key);
+  if (!stored) return true;
+  core_.observe(reply.row);
+  Row merged = core_.bug(PlantedBug::kAdoptPeersRow) ? reply.row : merge(*stored, reply.row);
+  if (merged != *stored) {
+    ++core_.counters.rows_exchanged;
+    if (has_dot_clash(merged)) ++core_.counters.dot_clashes;
+    Batch batch;
+    batch.rows.emplace_back(*key, merged);
+    core_.save(core_.new_id(), std::move(batch));
+  }
+  auto* peer = peer_of(from);
+  if (merged == reply.row || peer == nullptr || !peer->walk) return true;
+  ++core_.counters.rows_exchanged;
+  WriteRows write{key->volume, std::move(key->partition_key), {}, false, {}};
+  write.rows.emplace_back(std::move(key->sort_key), std::move(merged));
+  const auto gift = begin_exchange(from, *peer->walk, Bytes());
+  core_.send(gift, from, gift, core_.config.request_timeout_ms, std::move(write));
+  return true;
+}
+
+bool AntiEntropy::replied(std::uint64_t id, NodeId from, const ReadBlockReply& reply) {
+  const auto exchange = end_exchange(id, from);
+  if (!exchange) return false;
+  auto key = parse_block_key(exchange->key);
+  if (!key || reply.bytes == nullptr || sha256(*reply.bytes) != key->hash) return true;
+  ++core_.counters.blocks_exchanged;
+  core_.save_block(core_.new_id(), *key, reply.bytes);
+  return true;
+}
+
+void AntiEntropy::confirmed(std::uint64_t id, NodeId from) { (void)end_exchange(id, from); }
+
+void AntiEntropy::refused(std::uint64_t id, NodeId from) {
+  (void)end_exchange(id, from);
+  auto* peer = peer_of(from);
+  if (asked(peer, id)) {
+    peer->asked = 0;
+    peer->compared.clear();
+  }
+  if (peer != nullptr && peer->walk && peer->walk->asked == id) peer->walk.reset();
+}
+
+// --- Asked by a peer ---
+
+void AntiEntropy::compare_partitions(const Message& message, const ComparePartitions& theirs) {
+  ComparePartitionsReply reply;
+  for (std::uint32_t i = 0; i < theirs.sums.size(); ++i) {
+    const auto& sum = theirs.sums[i];
+    const auto* own = sums_.find(sum.kind, sum.partition);
+    if (own == nullptr || *own != sum) reply.differing.push_back(i);
+  }
+  core_.send(core_.new_id(), message.from, message.id, core_.config.request_timeout_ms, std::move(reply));
+}
+
+void AntiEntropy::compare_items(const Message& message, const CompareItems& theirs) {
+  CompareItemsReply reply;
+  ItemCursor here(core_.store, theirs.kind, theirs.partition, theirs.after);
+  std::size_t bytes = 0;
+  for (std::uint32_t i = 0; i < theirs.buckets.size() && reply.all; ++i) {
+    const auto& bucket = theirs.buckets[i];
+    const bool open = theirs.to_end && i + 1 == theirs.buckets.size();
+    const auto begin = reply.items.size();
+    Digest128 digest{};
+    while (here.item() != nullptr && (open || here.item()->key <= bucket.last)) {
+      add_to(digest, here.item()->digest);
+      bytes += here.item()->key.size();
+      reply.items.push_back(here.take());
+      reply.all = reply.items.size() < kAnswerItems && bytes < kItemPageBytes;
+      if (!reply.all) break;
+    }
+    if (here.failed()) {
+      ++core_.counters.refused;
+      return core_.send(core_.new_id(), message.from, message.id, core_.config.request_timeout_ms,
+                        Refusal{*here.failed()});
+    }
+    if (reply.all && reply.items.size() - begin == bucket.items && digest == bucket.digest) {
+      reply.items.resize(begin);
+    } else {
+      reply.differing.push_back(i);
+    }
+  }
+  core_.send(core_.new_id(), message.from, message.id, core_.config.request_timeout_ms, std::move(reply));
+}
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,136 @@
+// Anti-entropy (DeCandia et al. 2007, section 4.7): owners of a partition compare what they hold and exchange what
+// differs, rows and blocks, so that they converge with no reads and no help.
+//
+// In passes: over all partitions that this node owns, with each healthy other owner. A pass begins after each start,
+// some seconds after a peer is back, and every NodeConfig::compare_interval_ms. It goes by three steps, each of which
+// ends where both sides are equal:
+//   1. sums of whole partitions, many in one message; kept in memory until the partition changes;
+//   2. buckets of some tens of items, of the partitions that differ;
+//   3. the items of the buckets that differ: what the peer has is fetched and merged, what it lacks is sent.
+// Both sides make passes, so an empty partition is not asked about: who has something there asks. But the first pass
+// after a start asks about all, since this disk may have been emptied unnoticed by the others.
+//
+// Paced: one page of items is looked at in a tick, and one page is under way with each peer. What is lost on the way,
+// or refused, is left to the next pass. A merge here is as everywhere: it makes no version, and takes none away that
+// somebody has not seen.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "cluster/core.h"
+
+namespace kinfs::cluster {
+
+/// The sums of partitions here, as of the last look at them.
+class PartitionSums {
+ public:
+  explicit PartitionSums(Core& core) : core_(core) {}
+  /// Null when it is not known, or the partition has changed since.
+  const PartitionSum* find(ItemKind kind, std::uint16_t partition) const;
+  /// Looks at one page of the partition, where the last call for it ended. The sum when that was the last page;
+  /// nullopt else. To be called when all effects are carried out.
+  Result<std::optional<PartitionSum>> advance(ItemKind kind, std::uint16_t partition);
+
+ private:
+  struct Known {
+    PartitionSum sum;
+    std::uint64_t changes = 0;  // Core::changes() when its first page was looked at
+  };
+  Core& core_;
+  std::map<std::pair<ItemKind, std::uint16_t>, Known> known_;
+  std::optional<Known> open_;  // under way, up to `after_`
+  Bytes after_;
+};
+
+class AntiEntropy {
+ public:
+  explicit AntiEntropy(Core& core) : core_(core), sums_(core) {}
+  void start();
+  /// Before anything else of the tick has saved.
+  void tick();
+  /// `node` answers again after it was suspected.
+  void came_back(NodeId node);
+
+  // As the one that is asked.
+  void compare_partitions(const Message& message, const ComparePartitions& theirs);
+  void compare_items(const Message& message, const CompareItems& theirs);
+
+  // As the one that asks. Those that return bool: whether the answer was to a question from here.
+  void replied(std::uint64_t id, NodeId from, const ComparePartitionsReply& reply);
+  void replied(std::uint64_t id, NodeId from, CompareItemsReply reply);
+  bool replied(std::uint64_t id, NodeId from, const ReadRowReply& reply);
+  bool replied(std::uint64_t id, NodeId from, const ReadBlockReply& reply);
+  void confirmed(std::uint64_t id, NodeId from);
+  void refused(std::uint64_t id, NodeId from);
+
+  /// No pass is under way, or about to begin.
+  bool idle() const;
+
+ private:
+  using Place = std::pair<ItemKind, std::uint16_t>;
+  /// Through one partition with one peer, page by page.
+  struct Walk {
+    Place place;
+    Bytes after;             // up to here both sides are equal now, or what differed is left over
+    std::vector<Item> page;  // own items of the page that is being compared
+    bool to_end = false;     // it is the last one
+    std::uint64_t asked = 0;
+    std::int64_t deadline_ms = 0;
+    std::deque<Bytes> fetch, give;       // keys of items
+    std::set<std::uint64_t> under_way;   // ids of these
+  };
+  struct Peer {
+    std::vector<PartitionSum> sums;      // to be sent
+    std::vector<PartitionSum> compared;  // sent, and not answered
+    std::uint64_t asked = 0;
+    std::int64_t deadline_ms = 0;
+    std::deque<Place> differing;
+    std::optional<Walk> walk;
+    bool done() const { return sums.empty() && asked == 0 && differing.empty() && !walk; }
+  };
+  struct Pass {
+    std::set<NodeId> with;
+    std::size_t next = 0;  // of all places, in order
+    bool with_empty = false;
+  };
+  /// One fetch or gift.
+  struct Exchange {
+    NodeId peer{};
+    Bytes key;
+    std::int64_t deadline_ms = 0;
+  };
+
+  bool asked(const Peer* peer, std::uint64_t id) const { return peer != nullptr && peer->asked == id; }
+  Peer* peer_of(NodeId node);
+  void begin_pass();
+  void advance_pass();
+  void expire();
+  void step(NodeId node, Peer& peer, bool all_sums);
+  void compare_page(NodeId node, Walk& walk);
+  std::vector<Bucket> buckets_of(const Walk& walk) const;
+  void sort_out(Walk& walk, const CompareItemsReply& reply);
+  void exchange(NodeId node, Walk& walk);
+  void fetch(NodeId node, Walk& walk, const Bytes& key);
+  void give_rows(NodeId node, Walk& walk);
+  void give_block(NodeId node, Walk& walk, const Bytes& key);
+  std::uint64_t begin_exchange(NodeId node, Walk& walk, Bytes key);
+  std::optional<Exchange> end_exchange(std::uint64_t id, NodeId from);
+
+  Core& core_;
+  PartitionSums sums_;
+  std::map<NodeId, Peer> peers_;  // of the pass
+  std::optional<Pass> pass_;
+  std::set<NodeId> wanted_;  // for the next pass
+  std::int64_t next_pass_ms_ = 0;
+  std::int64_t next_periodic_ms_ = 0;
+  bool started_ = true;  // no pass has begun yet
+  std::unordered_map<std::uint64_t, Exchange> exchanges_;
+};
+
+}  // namespace kinfs::cluster
