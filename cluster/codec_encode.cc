@@ -157,6 +157,8 @@ struct BodyWriter {
     for (const auto& a : in.arguments) out->mutable_admin()->add_arguments(a);
   }
 
+  void operator()(wire::Request* out, const AdmitRequest& in) { put(out->mutable_admit(), in.member); }
+
   // --- answers ---
   void operator()(wire::Answer* out, const Error& in) { put(out->mutable_failure(), in); }
   void operator()(wire::Answer* out, const GetResult& in) {
@@ -193,6 +195,10 @@ struct BodyWriter {
     usage->set_free_bytes(in.free_bytes);
     usage->set_rows_estimate(in.rows_estimate);
     usage->set_block_bytes(in.block_bytes);
+  }
+  void operator()(wire::Answer* out, const Admitted& in) {
+    out->mutable_admitted()->set_layout_number(in.layout_number);
+    for (const auto& member : in.members) put(out->mutable_admitted()->add_members(), member);
   }
   void operator()(wire::Answer* out, const AdminAnswer& in) { out->mutable_admin()->set_json(in.json); }
 
@@ -253,6 +259,10 @@ struct BodyWriter {
     std::visit([&](const auto& a) { (*this)(answer, a); }, in.answer);
   }
   void operator()(wire::NodeHeader* out, const Refusal& in) { put(out->mutable_refusal(), in.error); }
+  void operator()(wire::NodeHeader* out, const Propose& in) {
+    for (const auto& member : in.members) put(out->mutable_propose()->add_members(), member);
+  }
+  void operator()(wire::NodeHeader* out, const ProposeReply&) { out->mutable_propose_reply(); }
   void operator()(wire::NodeHeader* out, const ComparePartitions& in) {
     auto* compare = out->mutable_compare_partitions();
     for (const auto& sum : in.sums) {

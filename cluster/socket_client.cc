@@ -109,6 +109,7 @@ struct LimitCheck {
   std::optional<Error> operator()(const GetBlockRequest& r) const { return check_file_id(r.key); }
   std::optional<Error> operator()(const UsageRequest&) const { return std::nullopt; }
   std::optional<Error> operator()(const AdminRequest&) const { return std::nullopt; }
+  std::optional<Error> operator()(const AdmitRequest&) const { return std::nullopt; }
 
   static std::optional<Error> check_file_id(const BlockKey& key) {
     if (key.file_id.size() <= kMaxFileIdBytes) return std::nullopt;

@@ -64,6 +64,8 @@ std::vector<SaveFailure> carry_out(std::vector<cluster::Effect> effects, Store& 
       outputs.send(send->message);
     } else if (auto* reply = std::get_if<cluster::Reply>(&effect.what)) {
       outputs.reply(reply->client, std::move(reply->answer));
+    } else if (auto* are = std::get_if<cluster::MembersAre>(&effect.what)) {
+      outputs.members(are->members);
     }
     if (!saved) failures.push_back({effect.origin, saved.error()});
   }

@@ -30,6 +30,8 @@ namespace kinfs::daemon {
 struct Outputs {
   std::function<void(const cluster::Message&)> send;
   std::function<void(std::uint64_t client, cluster::Answer answer)> reply;
+  /// Whom to speak with from now on.
+  std::function<void(const std::vector<Member>&)> members;
   /// Called once, on the loop's thread: the store cannot be trusted with anything more.
   std::function<void(const Error&)> fatal;
 };

@@ -61,6 +61,7 @@ class FakeStore : public Store {
   Result<std::optional<NodeMeta>> meta() const override { return stored_meta; }
   Result<SharedBytes> get_block(const BlockKey&) const override { return fail(Errc::kNotFound, "no block"); }
   Result<bool> has_block(const BlockKey&) const override { return false; }
+  Result<ItemPage> items(ItemKind, std::uint16_t, ByteView, std::size_t) const override { return ItemPage{}; }
   StoreUsage usage() const override { return {}; }
 };
 
@@ -88,6 +89,7 @@ class CarryOut : public testing::Test {
   Outputs outputs{
       [this](const cluster::Message& m) { store.log.push_back("send " + std::to_string(m.id)); },
       [this](std::uint64_t client, cluster::Answer) { store.log.push_back("reply " + std::to_string(client)); },
+      [](const std::vector<Member>&) {},
       [](const Error&) {}};
   std::vector<SaveFailure> run(std::vector<Effect> effects) {
     return carry_out(std::move(effects), store, outputs,
@@ -214,6 +216,7 @@ class OneNode : public testing::Test {
         loop.loop, node, store,
         Outputs{[](const cluster::Message&) {},
                 [this](std::uint64_t client, cluster::Answer answer) { answers[client] = std::move(answer); },
+                [](const std::vector<Member>&) {},
                 [this](const Error& error) {
                   fatal = error;
                   ended.set_value();

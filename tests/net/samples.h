@@ -48,7 +48,8 @@ inline std::vector<Request> sample_requests() {
           PutBlockRequest{sample_block_key(), share({}), {false}},
           GetBlockRequest{sample_block_key()},
           UsageRequest{},
-          AdminRequest{"cut", {"a", "", "c"}}};
+          AdminRequest{"cut", {"a", "", "c"}},
+          AdmitRequest{{NodeId{4}, "host4", "tcp://[::1]:7946", Bytes(32, 'k'), 3, "cellar", 1}}};
 }
 
 inline std::vector<Answer> sample_answers() {
@@ -65,6 +66,7 @@ inline std::vector<Answer> sample_answers() {
   out.push_back(BlockFound{share("block")});
   out.push_back(StoreUsage{1, 2, 3, 4});
   out.push_back(AdminAnswer{"{\"safe\":true}"});
+  out.push_back(Admitted{3, {{NodeId{4}, "host4", "tcp://[::1]:7946", Bytes(32, 'k'), 3, "cellar", 1}}});
   return out;
 }
 
@@ -94,7 +96,10 @@ inline std::vector<Message> sample_messages() {
       CompareItems{ItemKind::kRow, 5, "", {{"k", 32, md5("c")}, {"l", 1, {}}}, false},
       CompareItems{ItemKind::kBlock, 5, "after", {{"", 0, {}}}, true},
       CompareItemsReply{{1}, {{"k", md5("d")}, {Bytes("k\0", 2), {}}}, false},
-      CompareItemsReply{}};
+      CompareItemsReply{},
+      Propose{{{NodeId{1}, "host1", "tcp://a:1", Bytes(32, 'k'), 2, "attic", 7},
+               {NodeId{2}, "host2", "tcp://b:1", Bytes(32, 'l'), 1, "", 0}}},
+      ProposeReply{}};
   for (auto& request : sample_requests()) bodies.push_back(Forward{std::move(request)});
   for (auto& answer : sample_answers()) bodies.push_back(ForwardReply{std::move(answer)});
   std::vector<Message> out;
@@ -167,6 +172,11 @@ struct Dump {
   }
   std::string operator()(const AdminAnswer& v) const { return all(v.json); }
 
+  std::string operator()(const AdmitRequest& v) const { return all(v.member); }
+  std::string operator()(const Admitted& v) const { return all(v.members) + std::to_string(v.layout_number); }
+
+  std::string operator()(const Propose& v) const { return all(v.members); }
+  std::string operator()(const ProposeReply&) const { return "consent"; }
   std::string operator()(const Ping&) const { return "ping"; }
   std::string operator()(const Pong&) const { return "pong"; }
   std::string operator()(const Gossip& v) const { return all(v.members, v.reply); }

@@ -246,6 +246,12 @@ void History::check_converged() {
   }
 }
 
+void History::concluded_absence(std::size_t host, const RowKey& key) {
+  const auto owners = world_.owners(key);
+  if (std::find(owners.begin(), owners.end(), host) != owners.end()) return;
+  violation(fmt::format("host{} is cut off, owns nothing of {}, and says that it is absent", host + 1, name_of(key)));
+}
+
 void History::check_blocks() {
   for (const auto& key : blocks_that_must_be()) {
     for (const auto h : world_.owners(key.volume, block_partition_key(key))) {
