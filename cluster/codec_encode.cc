@@ -74,6 +74,13 @@ void put(wire::BlockKey* out, const BlockKey& in) {
   out->set_hash(in.hash.data(), in.hash.size());
 }
 
+void put(wire::BlockSet* out, const BlockSet& in) {
+  out->set_volume(raw(in.volume));
+  out->set_file_id(in.file_id);
+  out->set_span(in.span);
+  for (const auto& hash : in.hashes) out->add_hashes(hash.data(), hash.size());
+}
+
 void put(wire::Stat* out, const PartitionStat& in) {
   out->set_last_hlc(in.last_hlc.value);
   out->set_last_time_ns(in.last_time_ns);
@@ -156,6 +163,8 @@ struct BodyWriter {
     for (const auto& a : in.arguments) out->mutable_admin()->add_arguments(a);
   }
 
+  void operator()(wire::Request* out, const SyncBlocksRequest& in) { put(out->mutable_sync_blocks(), in.blocks); }
+
   // --- answers ---
   void operator()(wire::Answer* out, const Error& in) { put(out->mutable_failure(), in); }
   void operator()(wire::Answer* out, const GetResult& in) {
@@ -194,6 +203,8 @@ struct BodyWriter {
     usage->set_block_bytes(in.block_bytes);
   }
   void operator()(wire::Answer* out, const AdminAnswer& in) { out->mutable_admin()->set_json(in.json); }
+
+  void operator()(wire::Answer* out, const BlocksSynced& in) { out->mutable_blocks_synced()->set_all(in.all); }
 
   // --- between nodes ---
   void operator()(wire::NodeHeader* out, const Ping&) { out->mutable_ping(); }
@@ -252,6 +263,10 @@ struct BodyWriter {
     std::visit([&](const auto& a) { (*this)(answer, a); }, in.answer);
   }
   void operator()(wire::NodeHeader* out, const Refusal& in) { put(out->mutable_refusal(), in.error); }
+  void operator()(wire::NodeHeader* out, const SyncBlocks& in) { put(out->mutable_sync_blocks(), in.blocks); }
+  void operator()(wire::NodeHeader* out, const SyncBlocksReply& in) {
+    out->mutable_sync_blocks_reply()->set_all(in.all);
+  }
 };
 
 template <class Header, class F>

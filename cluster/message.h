@@ -39,6 +39,10 @@ struct PutBlockRequest {
   SharedBytes bytes;  // a frame of its own on the wire
   PutOptions options;
 };
+/// Blocks that were put without sync: are they on disk now?
+struct SyncBlocksRequest {
+  BlockSet blocks;
+};
 struct GetBlockRequest {
   BlockKey key;
 };
@@ -48,8 +52,8 @@ struct AdminRequest {
   std::string command;
   std::vector<std::string> arguments;
 };
-using Request =
-    std::variant<GetRequest, ScanRequest, PutRequest, PutBlockRequest, GetBlockRequest, UsageRequest, AdminRequest>;
+using Request = std::variant<GetRequest, ScanRequest, PutRequest, PutBlockRequest, GetBlockRequest, UsageRequest,
+                             AdminRequest, SyncBlocksRequest>;
 
 struct BlockStored {
   bool degraded = false;
@@ -60,7 +64,11 @@ struct BlockFound {
 struct AdminAnswer {
   std::string json;
 };
-using Answer = std::variant<Error, GetResult, ScanResult, PutResult, BlockStored, BlockFound, StoreUsage, AdminAnswer>;
+struct BlocksSynced {
+  bool all = false;  // each of them at W owners; false: put them again
+};
+using Answer = std::variant<Error, GetResult, ScanResult, PutResult, BlockStored, BlockFound, StoreUsage, AdminAnswer,
+                            BlocksSynced>;
 
 // --- What nodes say to each other. ---
 
@@ -131,6 +139,13 @@ struct ReadBlock {
 struct ReadBlockReply {
   SharedBytes bytes;  // null: not here
 };
+/// Answered once all of them are on disk, or at once when one is not here.
+struct SyncBlocks {
+  BlockSet blocks;
+};
+struct SyncBlocksReply {
+  bool all = false;
+};
 /// A client's request, handed to a node that may coordinate it.
 struct Forward {
   Request request;
@@ -143,7 +158,8 @@ struct Refusal {
 };
 
 using Body = std::variant<Ping, Pong, Gossip, ReadRow, ReadRowReply, ReadPage, ReadPageReply, WriteRows, WriteRowsReply,
-                          WriteBlock, WriteBlockReply, ReadBlock, ReadBlockReply, Forward, ForwardReply, Refusal>;
+                          WriteBlock, WriteBlockReply, ReadBlock, ReadBlockReply, Forward, ForwardReply, Refusal,
+                          SyncBlocks, SyncBlocksReply>;
 
 struct Message {
   NodeId from{};

@@ -143,6 +143,11 @@ void NodeImpl::dispatch(Message& message) {
             answered();
             blocks.replied(id, from, b);
           },
+          [&](SyncBlocks& b) { replica.sync_blocks(message, b); },
+          [&](SyncBlocksReply& b) {
+            answered();
+            blocks.synced(id, from, b.all);
+          },
           [&](Forward& b) {
             auto* put = std::get_if<PutRequest>(&b.request);
             const Asker asker{false, 0, from, id, core.now.mono_ms + message.ttl_ms};
@@ -186,6 +191,7 @@ void NodeImpl::request(const Asker& asker, Request request) {
           },
           [&](PutBlockRequest& r) { blocks.put(asker, std::move(r)); },
           [&](GetBlockRequest& r) { blocks.get(asker, r); },
+          [&](SyncBlocksRequest& r) { blocks.sync(asker, r.blocks); },
           [&](UsageRequest&) { core.answer(core.new_id(), asker, core.store.usage()); },
           [&](AdminRequest& r) {
             core.answer(core.new_id(), asker, Error{Errc::kUnsupported, "'" + r.command + "' is not known here"});

@@ -127,6 +127,7 @@ Result<void> BlockFiles::find_segments() {
     if (*segment >= clean_below_) dirty_[*segment] = nullptr;
   }
   if (error) return errno_error("cannot list", directory_, error.value());
+  sizes_at_open_ = sizes_;
   if (sizes_.empty()) return {};
   current_ = sizes_.rbegin()->first;
   // A crash while the newest segment was made leaves it without its header, and without blocks.
@@ -216,10 +217,12 @@ Result<BlockLocation> BlockFiles::append(ByteView bytes) {
   return at;
 }
 
-bool BlockFiles::holds(const BlockLocation& at) const {
+bool BlockFiles::appended(const BlockLocation& at) const {
   const std::lock_guard lock(mutex_);
-  const auto it = sizes_.find(at.segment);
-  return it != sizes_.end() && at.offset + at.length <= it->second;
+  const auto size = sizes_.find(at.segment);
+  if (size == sizes_.end() || at.offset + at.length > size->second) return false;
+  const auto found = sizes_at_open_.find(at.segment);
+  return found == sizes_at_open_.end() || at.offset >= found->second;
 }
 
 Result<SharedBytes> BlockFiles::read(const BlockLocation& at, const Digest256& hash) const {

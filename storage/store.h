@@ -109,6 +109,8 @@ class Reader {
   virtual Result<std::optional<NodeMeta>> meta() const = 0;
   /// Checked against the hash: kCorrupt when it does not match, kNotFound when it is not here.
   virtual Result<SharedBytes> get_block(const BlockKey& key) const = 0;
+  /// Whether a sync() keeps it from now on. One that an earlier process stored is read and checked: a power cut may
+  /// have taken its bytes.
   virtual Result<bool> has_block(const BlockKey& key) const = 0;
   virtual StoreUsage usage() const = 0;
 };
