@@ -20,6 +20,7 @@ namespace {
 
 constexpr ByteView kHeader{"kinfs blocks 1\n\0", 16};
 constexpr std::size_t kMaxOpenFiles = 128;
+constexpr std::uint64_t kStretchBytes = 8 << 20;
 constexpr std::string_view kSuffix = ".blocks";
 
 tl::unexpected<Error> errno_error(std::string_view what, const std::string& path, int error) {
@@ -211,10 +212,20 @@ Result<BlockLocation> BlockFiles::append(ByteView bytes) {
     if (::ftruncate((*file)->fd(), static_cast<off_t>(at.offset)) != 0) errno = 0;
     return errno_error("cannot write a block to", path_of(at.segment), error);
   }
+  begin_writing(**file, at);
   const std::lock_guard lock(mutex_);
   sizes_[at.segment] = at.offset + at.length;
   dirty_[at.segment] = *file;
   return at;
+}
+
+/// The disk begins with what fills a whole stretch, so that a sync finds little left to do.
+void BlockFiles::begin_writing(const File& file, const BlockLocation& at) {
+  const auto stretch = (at.offset + at.length) / kStretchBytes;
+  if (stretch == at.offset / kStretchBytes) return;
+  const auto from = static_cast<off_t>((stretch - 1) * kStretchBytes);
+  // Only a hint: what cannot be written is found by sync().
+  (void)::sync_file_range(file.fd(), from, kStretchBytes, SYNC_FILE_RANGE_WRITE);
 }
 
 bool BlockFiles::appended(const BlockLocation& at) const {

@@ -63,6 +63,7 @@ class BlockFiles {
   Result<std::shared_ptr<File>> file_of(std::uint32_t segment) const;
   Result<std::shared_ptr<File>> start_segment(std::uint32_t segment);
   Result<std::shared_ptr<File>> file_to_append(std::size_t bytes);
+  static void begin_writing(const File& file, const BlockLocation& at);
 
   const std::string directory_;
   std::mutex sync_mutex_;     // held through a sync, so that a second one waits for what the first took over
