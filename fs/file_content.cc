@@ -167,6 +167,7 @@ struct FileContent::Impl {
   static Task<Unit> send(Self self, BlockName name, SharedBytes bytes);
   static Task<Unit> put_one(Self self, BlockName name, SharedBytes bytes, bool sync);
   static Task<Result<Unit>> send_buffer(Self self, std::uint64_t block);
+  static Task<Result<Unit>> send_buffers(Self self);
   static Task<Result<Unit>> send_nodes(Self self);
   static Task<Unit> send_failed(Self self);
   static Task<Result<Unit>> sync_set(Self self, BlockSet blocks);
@@ -362,8 +363,8 @@ Task<Result<Unit>> FileContent::Impl::write_piece(Self self, std::uint64_t offse
     if (!loaded) co_return loaded;
   }
   auto& buffer = self->buffers[block];
-  if (buffer.bytes.size() < from + data.size()) buffer.bytes.resize(from + data.size());
-  std::copy(data.begin(), data.end(), buffer.bytes.begin() + static_cast<std::ptrdiff_t>(from));
+  if (buffer.bytes.size() < from) buffer.bytes.resize(from);
+  buffer.bytes.replace(from, data.size(), data);
   buffer.used = ++self->clock;
   self->dirty = true;
   if (end > self->size) {
@@ -510,6 +511,7 @@ Task<Unit> FileContent::Impl::put_one(Self self, BlockName name, SharedBytes byt
     self->send_error = done.error();
     if (at != self->sending.end()) at->second.failed = true;
   }
+  self->cache.slots.release();
   self->slots.release();
   co_return Unit{};
 }
@@ -520,6 +522,7 @@ Task<Unit> FileContent::Impl::send(Self self, BlockName name, SharedBytes bytes)
   if (at != self->sending.end() && !at->second.failed) co_return Unit{};
   self->sending[name] = Sending{bytes, false};
   co_await self->slots.acquire();
+  co_await self->cache.slots.acquire();
   spawn(put_one(self, name, bytes, self->send_synced));
   co_return Unit{};
 }
@@ -544,6 +547,16 @@ Task<Result<Unit>> FileContent::Impl::send_buffer(Self self, std::uint64_t block
     node.children[block % kFanOut] = hash;
   }
   if (hash != kHole) co_await send(self, BlockName{span_of(0, block), hash}, share(std::move(bytes)));
+  co_return Unit{};
+}
+
+Task<Result<Unit>> FileContent::Impl::send_buffers(Self self) {
+  std::vector<std::uint64_t> blocks;
+  for (const auto& buffer : self->buffers) blocks.push_back(buffer.first);
+  for (const auto block : blocks) {
+    auto sent = co_await send_buffer(self, block);
+    if (!sent) co_return sent;
+  }
   co_return Unit{};
 }
 
@@ -661,13 +674,8 @@ Task<Result<Unit>> FileContent::Impl::sync_tree(Self self, NodeName at, Digest25
 
 Task<Result<Unit>> FileContent::Impl::seal_tree(Self self, Entry* entry) {
   co_await send_failed(self);
-  std::vector<std::uint64_t> blocks;
-  for (const auto& buffer : self->buffers) blocks.push_back(buffer.first);
-  for (const auto block : blocks) {
-    auto sent = co_await send_buffer(self, block);
-    if (!sent) co_return sent;
-  }
-  auto sent = co_await send_nodes(self);
+  auto sent = co_await send_buffers(self);
+  if (sent) sent = co_await send_nodes(self);
   if (!sent) co_return sent;
   co_await self->slots.drained();
   if (self->failed() > 0) co_return tl::unexpected<Error>(*self->send_error);
@@ -741,9 +749,19 @@ Task<Result<Unit>> FileContent::write(std::uint64_t offset, Bytes data) {
 Task<Result<Unit>> FileContent::truncate(std::uint64_t size) { return Impl::truncate(impl_, size); }
 Task<Result<Unit>> FileContent::seal(Entry& entry, bool sync) { return Impl::seal(impl_, &entry, sync); }
 
+Task<Result<Unit>> FileContent::send_written() {
+  if (impl_->size <= kInlineBytes) co_return Unit{};
+  co_return co_await Impl::send_buffers(impl_);
+}
+
+std::size_t FileContent::written_bytes() const {
+  std::size_t written = 0;
+  for (const auto& buffer : impl_->buffers) written += buffer.second.bytes.capacity();
+  return written;
+}
+
 std::size_t FileContent::held_bytes() const {
-  std::size_t held = impl_->nodes.size() * kFanOut * kHashBytes;
-  for (const auto& buffer : impl_->buffers) held += buffer.second.bytes.size();
+  std::size_t held = written_bytes() + impl_->nodes.size() * kFanOut * kHashBytes;
   for (const auto& block : impl_->sending) held += block.second.bytes->size();
   return held;
 }
