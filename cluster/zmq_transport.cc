@@ -179,7 +179,8 @@ bool is_answer(const Body& body) {
   return std::holds_alternative<Pong>(body) || std::holds_alternative<ReadRowReply>(body) ||
          std::holds_alternative<ReadPageReply>(body) || std::holds_alternative<WriteRowsReply>(body) ||
          std::holds_alternative<WriteBlockReply>(body) || std::holds_alternative<ReadBlockReply>(body) ||
-         std::holds_alternative<ForwardReply>(body) || std::holds_alternative<SyncBlocksReply>(body) || std::holds_alternative<Refusal>(body) ||
+         std::holds_alternative<ForwardReply>(body) || std::holds_alternative<Refusal>(body) ||
+         std::holds_alternative<SyncBlocksReply>(body) ||
          (std::holds_alternative<Gossip>(body) && std::get<Gossip>(body).reply);
 }
 

@@ -68,7 +68,7 @@ TEST_F(Files, ManyFilesThatAreWrittenToAtOnceHoldABoundedPart) {
   EXPECT_EQ(a.fs.written_bytes(), 0u);
   for (const std::size_t i : {std::size_t{0}, kFiles / 2, kFiles - 1}) {
     std::string whole;
-    for (std::size_t piece = 0; piece < kPieces; ++piece) whole.append(kPiece, static_cast<char>('a' + (i + piece) % 26));
+    for (std::size_t n = 0; n < kPieces; ++n) whole.append(kPiece, static_cast<char>('a' + (i + n) % 26));
     EXPECT_EQ(b.read("f" + std::to_string(i)), whole);
   }
 }

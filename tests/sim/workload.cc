@@ -230,7 +230,8 @@ class SimClient {
   }
 
   void sync_block(const BlockKey& key) {
-    world_.request(some_host(), cluster::SyncBlocksRequest{{key.volume, key.file_id, key.span, {key.hash}}}, kPatienceMs,
+    const BlockSet set{key.volume, key.file_id, key.span, {key.hash}};
+    world_.request(some_host(), cluster::SyncBlocksRequest{set}, kPatienceMs,
                    [this, key](std::optional<cluster::Answer> answer) {
                      const auto* synced = answer ? std::get_if<cluster::BlocksSynced>(&*answer) : nullptr;
                      if (synced != nullptr) ++result_.answered;
