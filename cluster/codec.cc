@@ -123,6 +123,8 @@ class Decoder {
         return admin(*in.mutable_admin());
       case wire::Request::kAdmit:
         return AdmitRequest{member(*in.mutable_admit())};
+      case wire::Request::kSyncBlocks:
+        return SyncBlocksRequest{block_set(*in.mutable_sync_blocks())};
       case wire::Request::KIND_NOT_SET:
         break;
     }
@@ -157,6 +159,8 @@ class Decoder {
         return AdminAnswer{std::move(*in.mutable_admin()->mutable_json())};
       case wire::Answer::kAdmitted:
         return Admitted{in.admitted().layout_number(), members(*in.mutable_admitted()->mutable_members())};
+      case wire::Answer::kBlocksSynced:
+        return BlocksSynced{in.blocks_synced().all()};
       case wire::Answer::KIND_NOT_SET:
         break;
     }
@@ -223,6 +227,10 @@ class Decoder {
         return Propose{members(*in.mutable_propose()->mutable_members())};
       case wire::NodeHeader::kProposeReply:
         return ProposeReply{};
+      case wire::NodeHeader::kSyncBlocks:
+        return SyncBlocks{block_set(*in.mutable_sync_blocks())};
+      case wire::NodeHeader::kSyncBlocksReply:
+        return SyncBlocksReply{in.sync_blocks_reply().all()};
       case wire::NodeHeader::BODY_NOT_SET:
         break;
     }
@@ -279,8 +287,24 @@ class Decoder {
     out.volume = VolumeId{in.volume()};
     out.file_id = bounded(in.mutable_file_id(), kMaxFileIdBytes, "a file id");
     out.span = in.span();
-    require(in.hash().size() == out.hash.size(), "a block's hash of {} bytes", in.hash().size());
-    std::copy_n(in.hash().begin(), std::min(in.hash().size(), out.hash.size()), out.hash.begin());
+    out.hash = block_hash(in.hash());
+    return out;
+  }
+
+  Digest256 block_hash(const std::string& in) {
+    Digest256 out{};
+    require(in.size() == out.size(), "a block's hash of {} bytes", in.size());
+    std::copy_n(in.begin(), std::min(in.size(), out.size()), out.begin());
+    return out;
+  }
+
+  BlockSet block_set(wire::BlockSet& in) {
+    BlockSet out{VolumeId{in.volume()}, bounded(in.mutable_file_id(), kMaxFileIdBytes, "a file id"), in.span(), {}};
+    length(in.hashes_size(), static_cast<int>(kMaxBlocksOfSet), "blocks");
+    require(in.hashes_size() > 0, "a set of no blocks");
+    if (error_) return out;
+    out.hashes.reserve(static_cast<std::size_t>(in.hashes_size()));
+    for (const auto& hash : in.hashes()) out.hashes.push_back(block_hash(hash));
     return out;
   }
 

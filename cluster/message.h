@@ -39,6 +39,10 @@ struct PutBlockRequest {
   SharedBytes bytes;  // a frame of its own on the wire
   PutOptions options;
 };
+/// Blocks that were put without sync: are they on disk now?
+struct SyncBlocksRequest {
+  BlockSet blocks;
+};
 struct GetBlockRequest {
   BlockKey key;
 };
@@ -53,7 +57,7 @@ struct AdmitRequest {
   Member member;
 };
 using Request = std::variant<GetRequest, ScanRequest, PutRequest, PutBlockRequest, GetBlockRequest, UsageRequest,
-                             AdminRequest, AdmitRequest>;
+                             AdminRequest, AdmitRequest, SyncBlocksRequest>;
 
 struct BlockStored {
   bool degraded = false;
@@ -69,8 +73,11 @@ struct Admitted {
   std::uint64_t layout_number = 0;
   std::vector<Member> members;
 };
+struct BlocksSynced {
+  bool all = false;  // each of them at W owners; false: put them again
+};
 using Answer = std::variant<Error, GetResult, ScanResult, PutResult, BlockStored, BlockFound, StoreUsage, AdminAnswer,
-                            Admitted>;
+                            Admitted, BlocksSynced>;
 
 // --- What nodes say to each other. ---
 
@@ -131,6 +138,13 @@ struct ReadBlock {
 struct ReadBlockReply {
   SharedBytes bytes;  // null: not here
 };
+/// Answered once all of them are on disk, or at once when one is not here.
+struct SyncBlocks {
+  BlockSet blocks;
+};
+struct SyncBlocksReply {
+  bool all = false;
+};
 /// A client's request, handed to a node that may coordinate it.
 struct Forward {
   Request request;
@@ -186,13 +200,15 @@ struct ProposeReply {};
 using Body =
     std::variant<Ping, Pong, Gossip, ReadRow, ReadRowReply, ReadPage, ReadPageReply, WriteRows, WriteRowsReply,
                  WriteBlock, WriteBlockReply, ReadBlock, ReadBlockReply, Forward, ForwardReply, Refusal,
-                 ComparePartitions, ComparePartitionsReply, CompareItems, CompareItemsReply, Propose, ProposeReply>;
+                 ComparePartitions, ComparePartitionsReply, CompareItems, CompareItemsReply, Propose, ProposeReply,
+                 SyncBlocks, SyncBlocksReply>;
 
 /// Whether it answers something that its receiver asked: its sender can hear us.
 inline bool is_answer(const Body& body) {
   const auto is = []<class... T>(const Body& b, std::variant<T...>*) { return (std::holds_alternative<T>(b) || ...); };
   using Answers = std::variant<Pong, ReadRowReply, ReadPageReply, WriteRowsReply, WriteBlockReply, ReadBlockReply,
-                               ForwardReply, Refusal, ComparePartitionsReply, CompareItemsReply, ProposeReply>;
+                               ForwardReply, Refusal, ComparePartitionsReply, CompareItemsReply, ProposeReply,
+                               SyncBlocksReply>;
   const auto* gossip = std::get_if<Gossip>(&body);
   return is(body, static_cast<Answers*>(nullptr)) || (gossip != nullptr && gossip->reply);
 }

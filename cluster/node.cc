@@ -137,6 +137,8 @@ void NodeImpl::dispatch(Message& message) {
           [&](ReadBlockReply& b) {
             if (!anti_entropy.replied(id, from, b)) blocks.replied(id, from, b);
           },
+          [&](SyncBlocks& b) { replica.sync_blocks(message, b); },
+          [&](SyncBlocksReply& b) { blocks.synced(id, from, b.all); },
           [&](Forward& b) {
             auto* put = std::get_if<PutRequest>(&b.request);
             const Asker asker{false, 0, from, id, core.now.mono_ms + message.ttl_ms};
@@ -194,6 +196,7 @@ void NodeImpl::request(const Asker& asker, Request request) {
           [&](PutBlockRequest& r) { blocks.put(asker, std::move(r)); },
           [&](GetBlockRequest& r) { blocks.get(asker, r); },
           [&](AdmitRequest& r) { membership.admit(asker, std::move(r)); },
+          [&](SyncBlocksRequest& r) { blocks.sync(asker, r.blocks); },
           [&](UsageRequest&) { core.answer(core.new_id(), asker, core.store.usage()); },
           [&](AdminRequest& r) {
             core.answer(core.new_id(), asker, Error{Errc::kUnsupported, "'" + r.command + "' is not known here"});

@@ -20,6 +20,7 @@ namespace {
 
 constexpr ByteView kHeader{"kinfs blocks 1\n\0", 16};
 constexpr std::size_t kMaxOpenFiles = 128;
+constexpr std::uint64_t kStretchBytes = 8 << 20;
 constexpr std::string_view kSuffix = ".blocks";
 
 tl::unexpected<Error> errno_error(std::string_view what, const std::string& path, int error) {
@@ -127,6 +128,7 @@ Result<void> BlockFiles::find_segments() {
     if (*segment >= clean_below_) dirty_[*segment] = nullptr;
   }
   if (error) return errno_error("cannot list", directory_, error.value());
+  sizes_at_open_ = sizes_;
   if (sizes_.empty()) return {};
   current_ = sizes_.rbegin()->first;
   // A crash while the newest segment was made leaves it without its header, and without blocks.
@@ -210,16 +212,28 @@ Result<BlockLocation> BlockFiles::append(ByteView bytes) {
     if (::ftruncate((*file)->fd(), static_cast<off_t>(at.offset)) != 0) errno = 0;
     return errno_error("cannot write a block to", path_of(at.segment), error);
   }
+  begin_writing(**file, at);
   const std::lock_guard lock(mutex_);
   sizes_[at.segment] = at.offset + at.length;
   dirty_[at.segment] = *file;
   return at;
 }
 
-bool BlockFiles::holds(const BlockLocation& at) const {
+/// The disk begins with what fills a whole stretch, so that a sync finds little left to do.
+void BlockFiles::begin_writing(const File& file, const BlockLocation& at) {
+  const auto stretch = (at.offset + at.length) / kStretchBytes;
+  if (stretch == at.offset / kStretchBytes) return;
+  const auto from = static_cast<off_t>((stretch - 1) * kStretchBytes);
+  // Only a hint: what cannot be written is found by sync().
+  (void)::sync_file_range(file.fd(), from, kStretchBytes, SYNC_FILE_RANGE_WRITE);
+}
+
+bool BlockFiles::appended(const BlockLocation& at) const {
   const std::lock_guard lock(mutex_);
-  const auto it = sizes_.find(at.segment);
-  return it != sizes_.end() && at.offset + at.length <= it->second;
+  const auto size = sizes_.find(at.segment);
+  if (size == sizes_.end() || at.offset + at.length > size->second) return false;
+  const auto found = sizes_at_open_.find(at.segment);
+  return found == sizes_at_open_.end() || at.offset >= found->second;
 }
 
 Result<SharedBytes> BlockFiles::read(const BlockLocation& at, const Digest256& hash) const {

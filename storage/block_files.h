@@ -41,8 +41,8 @@ class BlockFiles {
   Result<BlockLocation> append(ByteView bytes);
   /// kCorrupt when the bytes there do not hash to `hash`, or are not there.
   Result<SharedBytes> read(const BlockLocation& at, const Digest256& hash) const;
-  /// Whether the segment reaches that far; reads nothing.
-  bool holds(const BlockLocation& at) const;
+  /// Whether append() of this object put it there, so that sync() covers it; reads nothing.
+  bool appended(const BlockLocation& at) const;
   /// Everything appended before the call, by this process or another, is on the disk when it returns. After one failure
   /// it fails for good: the kernel may have dropped what it could not write, and would report the next fdatasync as
   /// done.
@@ -63,11 +63,13 @@ class BlockFiles {
   Result<std::shared_ptr<File>> file_of(std::uint32_t segment) const;
   Result<std::shared_ptr<File>> start_segment(std::uint32_t segment);
   Result<std::shared_ptr<File>> file_to_append(std::size_t bytes);
+  static void begin_writing(const File& file, const BlockLocation& at);
 
   const std::string directory_;
   std::mutex sync_mutex_;     // held through a sync, so that a second one waits for what the first took over
   mutable std::mutex mutex_;  // guards all below; taken after sync_mutex_; never held during I/O on blocks
   std::map<std::uint32_t, std::uint64_t> sizes_;
+  std::map<std::uint32_t, std::uint64_t> sizes_at_open_;
   mutable std::map<std::uint32_t, std::shared_ptr<File>> files_;  // a bounded cache of open ones
   std::map<std::uint32_t, std::shared_ptr<File>> dirty_;          // null: of an earlier process, not opened yet
   std::uint32_t clean_below_ = 0;                                 // what SYNCED says

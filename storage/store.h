@@ -138,6 +138,8 @@ class Reader {
   virtual Result<std::optional<NodeMeta>> meta() const = 0;
   /// Checked against the hash: kCorrupt when it does not match, kNotFound when it is not here.
   virtual Result<SharedBytes> get_block(const BlockKey& key) const = 0;
+  /// Whether a sync() keeps it from now on. One that an earlier process stored is read and checked: a power cut may
+  /// have taken its bytes.
   virtual Result<bool> has_block(const BlockKey& key) const = 0;
   /// The items of a partition with keys greater than `after`, which is empty for all: at most `limit`, and not many
   /// more than 256 KiB of keys.

@@ -57,6 +57,8 @@ class History : public World::Observer {
   void concluded_absence(std::size_t host, const RowKey& key);
   void begin_block(const BlockKey& key, const SharedBytes& bytes);
   void acknowledged_block(const BlockKey& key, bool sync, bool degraded);
+  /// It is said to be on disk at W owners, now or before.
+  void synced_block(const BlockKey& key);
   void read_block(const BlockKey& key, const SharedBytes& bytes);
 
   /// After healing, before any read.

@@ -225,6 +225,18 @@ class SimClient {
                        ++result_.answered;
                        history_.acknowledged_block(key, sync, stored->degraded);
                      }
+                     if (!sync && world_.chance() < 0.7) return sync_block(key);
+                     next();
+                   });
+  }
+
+  void sync_block(const BlockKey& key) {
+    const BlockSet set{key.volume, key.file_id, key.span, {key.hash}};
+    world_.request(some_host(), cluster::SyncBlocksRequest{set}, kPatienceMs,
+                   [this, key](std::optional<cluster::Answer> answer) {
+                     const auto* synced = answer ? std::get_if<cluster::BlocksSynced>(&*answer) : nullptr;
+                     if (synced != nullptr) ++result_.answered;
+                     if (synced != nullptr && synced->all) history_.synced_block(key);
                      next();
                    });
   }

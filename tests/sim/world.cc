@@ -453,6 +453,8 @@ struct Describe {
   std::string operator()(const cluster::WriteBlockReply&) const { return "block written"; }
   std::string operator()(const cluster::ReadBlock&) const { return "read block"; }
   std::string operator()(const cluster::ReadBlockReply& r) const { return r.bytes ? "has block" : "has no such block"; }
+  std::string operator()(const cluster::SyncBlocks&) const { return "sync blocks"; }
+  std::string operator()(const cluster::SyncBlocksReply& r) const { return r.all ? "blocks synced" : "lacks blocks"; }
   std::string operator()(const cluster::Forward&) const { return "forward"; }
   std::string operator()(const cluster::ForwardReply&) const { return "forwarded answer"; }
   std::string operator()(const cluster::Refusal& r) const { return "refuses: " + r.error.text; }
