@@ -128,9 +128,9 @@ Result<void> BlockFiles::find_segments() {
     if (*segment >= clean_below_) dirty_[*segment] = nullptr;
   }
   if (error) return errno_error("cannot list", directory_, error.value());
-  sizes_at_open_ = sizes_;
   if (sizes_.empty()) return {};
   current_ = sizes_.rbegin()->first;
+  first_own_ = current_ + 1;
   // A crash while the newest segment was made leaves it without its header, and without blocks.
   if (sizes_[current_] < kHeader.size()) {
     auto file = start_segment(current_);
@@ -194,7 +194,7 @@ Result<std::shared_ptr<BlockFiles::File>> BlockFiles::file_to_append(std::size_t
     segment = current_;
     if (segment != 0) size = sizes_[segment];
   }
-  return segment == 0 || size + bytes > kSegmentBytes ? start_segment(segment + 1) : file_of(segment);
+  return segment < first_own_ || size + bytes > kSegmentBytes ? start_segment(segment + 1) : file_of(segment);
 }
 
 Result<BlockLocation> BlockFiles::append(ByteView bytes) {
@@ -231,9 +231,7 @@ void BlockFiles::begin_writing(const File& file, const BlockLocation& at) {
 bool BlockFiles::appended(const BlockLocation& at) const {
   const std::lock_guard lock(mutex_);
   const auto size = sizes_.find(at.segment);
-  if (size == sizes_.end() || at.offset + at.length > size->second) return false;
-  const auto found = sizes_at_open_.find(at.segment);
-  return found == sizes_at_open_.end() || at.offset >= found->second;
+  return at.segment >= first_own_ && size != sizes_.end() && at.offset + at.length <= size->second;
 }
 
 Result<SharedBytes> BlockFiles::read(const BlockLocation& at, const Digest256& hash) const {

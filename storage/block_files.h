@@ -5,6 +5,9 @@
 // entry may point at bytes that never came to the disk, and never at those of another block unnoticed: read()
 // checks the hash. A tail that no entry points to is skipped over.
 //
+// Each process appends to segments of its own: where a power cut took the end of one, index entries still point there,
+// and must not come to point at other blocks.
+//
 // A process that died may have left bytes in the kernel that no sync() covers any more: the file SYNCED says below
 // which segment there are none, and all others are synced with the first sync() after an open. It is written after what
 // it speaks of was synced, and so is behind it at any time; without it, all segments are.
@@ -69,11 +72,11 @@ class BlockFiles {
   std::mutex sync_mutex_;     // held through a sync, so that a second one waits for what the first took over
   mutable std::mutex mutex_;  // guards all below; taken after sync_mutex_; never held during I/O on blocks
   std::map<std::uint32_t, std::uint64_t> sizes_;
-  std::map<std::uint32_t, std::uint64_t> sizes_at_open_;
   mutable std::map<std::uint32_t, std::shared_ptr<File>> files_;  // a bounded cache of open ones
   std::map<std::uint32_t, std::shared_ptr<File>> dirty_;          // null: of an earlier process, not opened yet
   std::uint32_t clean_below_ = 0;                                 // what SYNCED says
-  std::uint32_t current_ = 0;                                     // the segment appended to; 0: none yet
+  std::uint32_t current_ = 0;                                     // the newest segment; 0: none yet
+  std::uint32_t first_own_ = 1;                                   // those from here on are this object's
   std::optional<Error> sync_failure_;
 };
 
