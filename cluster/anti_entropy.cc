@@ -110,6 +110,8 @@ void AntiEntropy::came_back(NodeId node) {
 }
 
 void AntiEntropy::members_changed() {
+  all_have_ = false;
+  if (pass_) pass_->with_all = false;
   if (core_.config.compare_interval_ms == 0) return;
   next_periodic_ms_ = core_.now.mono_ms;
 }
@@ -150,7 +152,7 @@ void AntiEntropy::tick() {
 
 void AntiEntropy::end_pass() {
   ++core_.counters.compare_passes;
-  if (pass_->with_all && pass_->left_over.empty()) complete_began_ms_ = pass_->began_ms;
+  all_have_ |= pass_->with_all && pass_->left_over.empty();
   if (wanted_.empty() && !pass_->left_over.empty()) next_pass_ms_ = core_.now.mono_ms + kAgainMs;
   wanted_.merge(pass_->left_over);
   pass_.reset();
@@ -166,7 +168,6 @@ void AntiEntropy::begin_pass() {
     if (core_.peers.healthy(node)) pass_->with.insert(node);
   }
   for (const auto node : pass_->with) peers_[node];
-  pass_->began_ms = core_.now.mono_ms;
   pass_->with_all = pass_->with.size() == core_.peers.ids().size();
 }
 

@@ -58,9 +58,9 @@ class AntiEntropy {
   void came_back(NodeId node);
   /// There are other members now: with a pass that begins at once.
   void members_changed();
-  /// When the last pass began (mono_ms) that compared everything with every other member and left nothing over: what
-  /// was here then, all of them have. -1: there was none yet.
-  std::int64_t all_have_since_ms() const { return complete_began_ms_; }
+  /// Whether a pass that began after the last members_changed(), or the start, compared everything with every other
+  /// member and left nothing over: what was here then, all of them have.
+  bool all_have() const { return all_have_; }
 
   // As the one that is asked.
   void compare_partitions(const Message& message, const ComparePartitions& theirs);
@@ -103,8 +103,7 @@ class AntiEntropy {
     std::set<NodeId> with;
     std::size_t next = 0;  // of all places, in order
     bool with_empty = false;
-    std::int64_t began_ms = 0;
-    bool with_all = false;
+    bool with_all = false;  // the members as they are now
     std::set<NodeId> left_over;  // who was healthy, and not compared to the end
   };
   /// One fetch or gift.
@@ -140,7 +139,7 @@ class AntiEntropy {
   std::int64_t next_pass_ms_ = 0;
   std::int64_t next_periodic_ms_ = 0;
   bool started_ = true;  // no pass has begun yet
-  std::int64_t complete_began_ms_ = -1;
+  bool all_have_ = false;
   std::unordered_map<std::uint64_t, Exchange> exchanges_;
 };
 

@@ -9,7 +9,6 @@ constexpr std::int64_t kSaveAgainMs = 1000;
 }  // namespace
 
 void Membership::start(NodeMeta& meta) {
-  adopted_ms_ = core_.now.mono_ms;
   if (!core_.config.members_grow) return;
   if (meta.layout_number > core_.layout.id().number) {
     // Of oneself, the configuration knows best.
@@ -71,8 +70,7 @@ std::optional<Error> Membership::objection(const Member& member) const {
     return Error{Errc::kUnavailable, m.name + " does not answer, and all hosts must be up when another one joins"};
   }
   if (proposal_) return Error{Errc::kBusy, "another host is being taken in; try again in a moment"};
-  if (anti_entropy_.all_have_since_ms() < adopted_ms_ && !core_.bug(PlantedBug::kJoinUnfilled) &&
-      members.size() > 1) {
+  if (!anti_entropy_.all_have() && !core_.bug(PlantedBug::kJoinUnfilled) && members.size() > 1) {
     return Error{Errc::kBusy,
                  "the host that joined last is still being given what the others have; try again when that is done"};
   }
@@ -145,7 +143,6 @@ void Membership::commit() {
     if (!proposal_ || proposal_->id != id) return;
     const auto done = *std::exchange(proposal_, std::nullopt);
     core_.adopt(number, done.members);
-    adopted_ms_ = core_.now.mono_ms;
     anti_entropy_.members_changed();
     core_.answer(core_.new_id(), done.asker, Admitted{number, done.members});
     for (const auto node : core_.peers.ids()) {
@@ -179,7 +176,6 @@ void Membership::heard(const Message& message, const Gossip& gossip) {
 
 void Membership::adopt(std::uint64_t number, const std::vector<Member>& members) {
   core_.adopt(number, members);
-  adopted_ms_ = core_.now.mono_ms;
   anti_entropy_.members_changed();
   on_disk_ = false;
   save();

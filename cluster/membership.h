@@ -7,7 +7,7 @@
 //  - there is one layout of each number: whoever is making one itself consents to no other;
 //  - nobody is two layouts behind: only who is at n consents to n + 1;
 //  - what was written under n - 1 is on every host of n: only who has compared all that it has with all others since
-//    it came to n consents (see AntiEntropy::all_have_since_ms);
+//    it came to n consents (see AntiEntropy::all_have);
 //  - who consents has its own number on disk.
 // So a host joins while all others are up. Hosts that leave, more hosts than N, and joins while a host is away need
 // more (Garage's three trackers), and are refused in words.
@@ -65,7 +65,6 @@ class Membership {
 
   Core& core_;
   AntiEntropy& anti_entropy_;
-  std::int64_t adopted_ms_ = 0;
   bool on_disk_ = false;   // that the members are these
   bool saving_ = true;
   std::int64_t saved_ms_ = 0;  // when that was last begun
