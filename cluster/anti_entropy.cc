@@ -19,6 +19,7 @@ constexpr std::size_t kRowsPerGift = 64;
 constexpr std::size_t kBytesPerGift = 256 << 10;
 constexpr std::int64_t kAfterStartMs = 1000;
 constexpr std::int64_t kAfterReturnMs = 3000;  // hints go first, and may be all that there is
+constexpr std::int64_t kAgainMs = 5000;  // after a pass that left something over
 constexpr std::size_t kPlaces = 2 * std::size_t{kPartitions};
 
 void add_to(Digest128& sum, const Digest128& digest) {
@@ -108,6 +109,17 @@ void AntiEntropy::came_back(NodeId node) {
   wanted_.insert(node);
 }
 
+void AntiEntropy::members_changed() {
+  all_have_ = false;
+  if (pass_) pass_->with_all = false;
+  if (core_.config.compare_interval_ms == 0) return;
+  next_periodic_ms_ = core_.now.mono_ms;
+}
+
+void AntiEntropy::leave_over(NodeId node) {
+  if (pass_) pass_->left_over.insert(node);
+}
+
 AntiEntropy::Peer* AntiEntropy::peer_of(NodeId node) {
   const auto it = peers_.find(node);
   return it == peers_.end() ? nullptr : &it->second;
@@ -135,8 +147,14 @@ void AntiEntropy::tick() {
   for (auto& [node, peer] : peers_) step(node, peer, all_sums);
   const bool ended =
       all_sums && std::all_of(peers_.begin(), peers_.end(), [](const auto& entry) { return entry.second.done(); });
-  if (!ended) return;
+  if (ended) end_pass();
+}
+
+void AntiEntropy::end_pass() {
   ++core_.counters.compare_passes;
+  all_have_ |= pass_->with_all && pass_->left_over.empty();
+  if (wanted_.empty() && !pass_->left_over.empty()) next_pass_ms_ = core_.now.mono_ms + kAgainMs;
+  wanted_.merge(pass_->left_over);
   pass_.reset();
   peers_.clear();
   exchanges_.clear();
@@ -150,6 +168,7 @@ void AntiEntropy::begin_pass() {
     if (core_.peers.healthy(node)) pass_->with.insert(node);
   }
   for (const auto node : pass_->with) peers_[node];
+  pass_->with_all = pass_->with.size() == core_.peers.ids().size();
 }
 
 /// Gathers the sums of the partitions, a few in each tick.
@@ -165,7 +184,10 @@ void AntiEntropy::advance_pass() {
     } else {
       ++looks;
       const auto looked = sums_.advance(kind, partition);
-      if (!looked) continue;  // the disk cannot be read: nothing to compare with
+      if (!looked) {  // the disk cannot be read: nothing to compare with
+        pass.with_all = false;
+        continue;
+      }
       if (!*looked) return;   // more pages of it, in the next tick
       sum = **looked;
     }
@@ -184,14 +206,22 @@ void AntiEntropy::expire() {
     if (exchange.deadline_ms <= now_ms) late.emplace_back(id, exchange.peer);
   }
   std::sort(late.begin(), late.end());
-  for (const auto& [id, node] : late) end_exchange(id, node);
-  std::erase_if(peers_, [&](const auto& entry) { return !core_.peers.healthy(entry.first); });
+  for (const auto& [id, node] : late) {
+    leave_over(node);
+    end_exchange(id, node);
+  }
+  const auto gone = std::erase_if(peers_, [&](const auto& entry) { return !core_.peers.healthy(entry.first); });
+  if (gone > 0) pass_->with_all = false;  // they are compared with when they are back
   for (auto& [node, peer] : peers_) {
     if (peer.asked != 0 && peer.deadline_ms <= now_ms) {
+      leave_over(node);
       peer.asked = 0;
       peer.compared.clear();
     }
-    if (peer.walk && peer.walk->asked != 0 && peer.walk->deadline_ms <= now_ms) peer.walk.reset();
+    if (peer.walk && peer.walk->asked != 0 && peer.walk->deadline_ms <= now_ms) {
+      leave_over(node);
+      peer.walk.reset();
+    }
   }
 }
 
@@ -219,7 +249,9 @@ void AntiEntropy::step(NodeId node, Peer& peer, bool all_sums) {
     peer.walk.reset();
   } else {
     compare_page(node, walk);
-    if (walk.asked == 0) peer.walk.reset();
+    if (walk.asked != 0) return;
+    leave_over(node);
+    peer.walk.reset();
   }
 }
 
@@ -361,6 +393,7 @@ void AntiEntropy::give_rows(NodeId node, Walk& walk) {
     walk.give.pop_front();
     if (!key) continue;
     auto row = core_.row(*key);
+    if (!row) leave_over(node);
     if (!row || row->empty()) continue;
     bytes += scan_weight(key->sort_key, *row);
     write.volume = key->volume;
@@ -377,7 +410,7 @@ void AntiEntropy::give_block(NodeId node, Walk& walk, const Bytes& key) {
   auto block_key = parse_block_key(key);
   if (!block_key) return;
   auto bytes = core_.store.get_block(*block_key);
-  if (!bytes) return;
+  if (!bytes) return leave_over(node);
   ++core_.counters.blocks_exchanged;
   const auto id = begin_exchange(node, walk, key);
   core_.send(id, node, id, core_.config.request_timeout_ms,
@@ -423,13 +456,16 @@ bool AntiEntropy::replied(std::uint64_t id, NodeId from, const ReadBlockReply& r
 void AntiEntropy::confirmed(std::uint64_t id, NodeId from) { (void)end_exchange(id, from); }
 
 void AntiEntropy::refused(std::uint64_t id, NodeId from) {
-  (void)end_exchange(id, from);
+  if (end_exchange(id, from)) leave_over(from);
   auto* peer = peer_of(from);
   if (asked(peer, id)) {
+    leave_over(from);
     peer->asked = 0;
     peer->compared.clear();
   }
-  if (peer != nullptr && peer->walk && peer->walk->asked == id) peer->walk.reset();
+  if (peer == nullptr || !peer->walk || peer->walk->asked != id) return;
+  leave_over(from);
+  peer->walk.reset();
 }
 
 // --- Asked by a peer ---

@@ -56,6 +56,11 @@ class AntiEntropy {
   void tick();
   /// `node` answers again after it was suspected.
   void came_back(NodeId node);
+  /// There are other members now: with a pass that begins at once.
+  void members_changed();
+  /// Whether a pass that began after the last members_changed(), or the start, compared everything with every other
+  /// member and left nothing over: what was here then, all of them have.
+  bool all_have() const { return all_have_; }
 
   // As the one that is asked.
   void compare_partitions(const Message& message, const ComparePartitions& theirs);
@@ -98,6 +103,8 @@ class AntiEntropy {
     std::set<NodeId> with;
     std::size_t next = 0;  // of all places, in order
     bool with_empty = false;
+    bool with_all = false;  // the members as they are now
+    std::set<NodeId> left_over;  // who was healthy, and not compared to the end
   };
   /// One fetch or gift.
   struct Exchange {
@@ -106,6 +113,8 @@ class AntiEntropy {
     std::int64_t deadline_ms = 0;
   };
 
+  void leave_over(NodeId node);
+  void end_pass();
   bool asked(const Peer* peer, std::uint64_t id) const { return peer != nullptr && peer->asked == id; }
   Peer* peer_of(NodeId node);
   void begin_pass();
@@ -130,6 +139,7 @@ class AntiEntropy {
   std::int64_t next_pass_ms_ = 0;
   std::int64_t next_periodic_ms_ = 0;
   bool started_ = true;  // no pass has begun yet
+  bool all_have_ = false;
   std::unordered_map<std::uint64_t, Exchange> exchanges_;
 };
 

@@ -15,6 +15,7 @@ void BlockCoordinator::put(const Asker& asker, PutBlockRequest request) {
   plan.id = id;
   plan.preference.assign(order.begin(), order.end());
   plan.owners = core_.layout.replicas();
+  plan.quorum = core_.write_quorum();
   plan.self_is_owner = core_.owns(partition);
   plan.sync = request.options.sync;
 
@@ -111,7 +112,46 @@ void BlockCoordinator::replied(std::uint64_t id, NodeId from, const ReadBlockRep
   under_way_.erase(it);
 }
 
+void BlockCoordinator::sync(const Asker& asker, const BlockSet& blocks) {
+  const auto id = core_.new_id();
+  const auto partition = partition_of(blocks.volume, block_partition_key(blocks.key({})));
+  // A disk that has much to write takes longer than a healthy host does to answer: all of the asker's patience but what
+  // it takes to tell it.
+  const std::int64_t timeout_ms = core_.config.request_timeout_ms;
+  const auto patience_ms = std::max(asker.deadline_ms - core_.now.mono_ms - timeout_ms, timeout_ms);
+  Syncing op{asker, {}, 0, core_.now.mono_ms + patience_ms};
+  for (const auto owner : core_.layout.owners(partition)) {
+    if (owner != core_.config.self && !core_.peers.healthy(owner)) continue;
+    if (owner == core_.config.self) {
+      const auto here = has_all(core_, blocks);
+      if (!here || !*here) continue;
+      core_.after_sync(id, [this, id] { synced(id, core_.config.self, true); });
+    } else {
+      core_.send(id, owner, id, static_cast<std::uint32_t>(timeout_ms), SyncBlocks{blocks});
+    }
+    op.asked.push_back(owner);
+  }
+  syncing_.emplace(id, std::move(op));
+  settle_sync(id);
+}
+
+void BlockCoordinator::synced(std::uint64_t id, NodeId from, bool all) {
+  const auto it = syncing_.find(id);
+  if (it == syncing_.end() || std::erase(it->second.asked, from) == 0) return;
+  if (all) ++it->second.confirmed;
+  settle_sync(id);
+}
+
+void BlockCoordinator::settle_sync(std::uint64_t id) {
+  const auto& op = syncing_.at(id);
+  const bool enough = op.confirmed >= core_.write_quorum();
+  if (!enough && op.confirmed + op.asked.size() >= core_.write_quorum()) return;
+  core_.answer(id, op.asker, BlocksSynced{enough});
+  syncing_.erase(id);
+}
+
 void BlockCoordinator::refused(std::uint64_t id, NodeId from) {
+  synced(id, from, false);
   const auto it = under_way_.find(id);
   if (it != under_way_.end() && it->second.asked == from) ask_next(id);
 }
@@ -123,6 +163,17 @@ void BlockCoordinator::tick() {
   }
   std::sort(late.begin(), late.end());
   for (const auto id : late) ask_next(id);
+  late.clear();
+  for (const auto& [id, op] : syncing_) late.push_back(id);
+  std::sort(late.begin(), late.end());
+  for (const auto id : late) {
+    auto& op = syncing_.at(id);
+    const bool given_up = op.deadline_ms <= core_.now.mono_ms;
+    std::erase_if(op.asked, [&](NodeId node) {
+      return given_up || (node != core_.config.self && !core_.peers.healthy(node));
+    });
+    settle_sync(id);
+  }
 }
 
 }  // namespace kinfs::cluster

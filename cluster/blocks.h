@@ -13,11 +13,15 @@ class BlockCoordinator {
   BlockCoordinator(Core& core, Replication& replication) : core_(core), replication_(replication) {}
   void put(const Asker& asker, PutBlockRequest request);
   void get(const Asker& asker, const GetBlockRequest& request);
+  /// Asks the owners that are healthy whether they have all of them on disk. Keeps no hints and sends no bytes: where
+  /// that is not enough for W, the asker puts the blocks again.
+  void sync(const Asker& asker, const BlockSet& blocks);
   void replied(std::uint64_t id, NodeId from, const ReadBlockReply& reply);
+  void synced(std::uint64_t id, NodeId from, bool all);
   void refused(std::uint64_t id, NodeId from);
   void tick();
   bool has(std::uint64_t id) const { return under_way_.contains(id); }
-  std::size_t size() const { return under_way_.size(); }
+  std::size_t size() const { return under_way_.size() + syncing_.size(); }
 
  private:
   struct UnderWay {
@@ -28,11 +32,19 @@ class BlockCoordinator {
     std::int64_t deadline_ms = 0;
     std::uint32_t owners_without = 0;  // owners that said that they do not have it
   };
+  struct Syncing {
+    Asker asker;
+    std::vector<NodeId> asked;  // and not heard of; this node too
+    std::uint32_t confirmed = 0;
+    std::int64_t deadline_ms = 0;
+  };
   void ask_next(std::uint64_t id);
+  void settle_sync(std::uint64_t id);
 
   Core& core_;
   Replication& replication_;
   std::unordered_map<std::uint64_t, UnderWay> under_way_;
+  std::unordered_map<std::uint64_t, Syncing> syncing_;
 };
 
 }  // namespace kinfs::cluster

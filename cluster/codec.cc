@@ -121,6 +121,10 @@ class Decoder {
         return UsageRequest{};
       case wire::Request::kAdmin:
         return admin(*in.mutable_admin());
+      case wire::Request::kAdmit:
+        return AdmitRequest{member(*in.mutable_admit())};
+      case wire::Request::kSyncBlocks:
+        return SyncBlocksRequest{block_set(*in.mutable_sync_blocks())};
       case wire::Request::KIND_NOT_SET:
         break;
     }
@@ -153,6 +157,10 @@ class Decoder {
       }
       case wire::Answer::kAdmin:
         return AdminAnswer{std::move(*in.mutable_admin()->mutable_json())};
+      case wire::Answer::kAdmitted:
+        return Admitted{in.admitted().layout_number(), members(*in.mutable_admitted()->mutable_members())};
+      case wire::Answer::kBlocksSynced:
+        return BlocksSynced{in.blocks_synced().all()};
       case wire::Answer::KIND_NOT_SET:
         break;
     }
@@ -168,7 +176,7 @@ class Decoder {
       case wire::NodeHeader::kPong:
         return Pong{};
       case wire::NodeHeader::kGossip:
-        return gossip(*in.mutable_gossip());
+        return Gossip{members(*in.mutable_gossip()->mutable_members()), in.gossip().reply()};
       case wire::NodeHeader::kReadRow: {
         auto& read = *in.mutable_read_row();
         return ReadRow{{VolumeId{read.volume()}, key(read.mutable_partition_key()), key(read.mutable_sort_key())}};
@@ -215,6 +223,14 @@ class Decoder {
         return compare_items(*in.mutable_compare_items());
       case wire::NodeHeader::kCompareItemsReply:
         return compare_items_reply(*in.mutable_compare_items_reply());
+      case wire::NodeHeader::kPropose:
+        return Propose{members(*in.mutable_propose()->mutable_members())};
+      case wire::NodeHeader::kProposeReply:
+        return ProposeReply{};
+      case wire::NodeHeader::kSyncBlocks:
+        return SyncBlocks{block_set(*in.mutable_sync_blocks())};
+      case wire::NodeHeader::kSyncBlocksReply:
+        return SyncBlocksReply{in.sync_blocks_reply().all()};
       case wire::NodeHeader::BODY_NOT_SET:
         break;
     }
@@ -271,8 +287,24 @@ class Decoder {
     out.volume = VolumeId{in.volume()};
     out.file_id = bounded(in.mutable_file_id(), kMaxFileIdBytes, "a file id");
     out.span = in.span();
-    require(in.hash().size() == out.hash.size(), "a block's hash of {} bytes", in.hash().size());
-    std::copy_n(in.hash().begin(), std::min(in.hash().size(), out.hash.size()), out.hash.begin());
+    out.hash = block_hash(in.hash());
+    return out;
+  }
+
+  Digest256 block_hash(const std::string& in) {
+    Digest256 out{};
+    require(in.size() == out.size(), "a block's hash of {} bytes", in.size());
+    std::copy_n(in.begin(), std::min(in.size(), out.size()), out.begin());
+    return out;
+  }
+
+  BlockSet block_set(wire::BlockSet& in) {
+    BlockSet out{VolumeId{in.volume()}, bounded(in.mutable_file_id(), kMaxFileIdBytes, "a file id"), in.span(), {}};
+    length(in.hashes_size(), static_cast<int>(kMaxBlocksOfSet), "blocks");
+    require(in.hashes_size() > 0, "a set of no blocks");
+    if (error_) return out;
+    out.hashes.reserve(static_cast<std::size_t>(in.hashes_size()));
+    for (const auto& hash : in.hashes()) out.hashes.push_back(block_hash(hash));
     return out;
   }
 
@@ -368,23 +400,26 @@ class Decoder {
     return out;
   }
 
-  Gossip gossip(wire::Gossip& in) {
-    Gossip out;
-    out.reply = in.reply();
-    length(in.members_size(), kMaxMembers, "members");
-    for (auto& m : *in.mutable_members()) {
+  Member member(wire::Member& m) {
+    require(m.public_key().size() == kPublicKeyBytes, "a public key of {} bytes", m.public_key().size());
+    require(m.weight() <= kMaxWeight, "a member's weight of {}; at most {} is allowed", m.weight(), kMaxWeight);
+    Member out;
+    out.node = node(m.node());
+    out.name = bounded(m.mutable_name(), kMaxNameBytes, "a member's name");
+    out.address = bounded(m.mutable_address(), kMaxAddressBytes, "a member's address");
+    out.public_key = std::move(*m.mutable_public_key());
+    out.weight = m.weight();
+    out.zone = bounded(m.mutable_zone(), kMaxNameBytes, "a zone's name");
+    out.incarnation = m.incarnation();
+    return out;
+  }
+
+  std::vector<Member> members(google::protobuf::RepeatedPtrField<wire::Member>& in) {
+    length(in.size(), kMaxMembers, "members");
+    std::vector<Member> out;
+    for (auto& m : in) {
       if (error_) break;
-      require(m.public_key().size() == kPublicKeyBytes, "a public key of {} bytes", m.public_key().size());
-      require(m.weight() <= kMaxWeight, "a member's weight of {}; at most {} is allowed", m.weight(), kMaxWeight);
-      Member member;
-      member.node = node(m.node());
-      member.name = bounded(m.mutable_name(), kMaxNameBytes, "a member's name");
-      member.address = bounded(m.mutable_address(), kMaxAddressBytes, "a member's address");
-      member.public_key = std::move(*m.mutable_public_key());
-      member.weight = m.weight();
-      member.zone = bounded(m.mutable_zone(), kMaxNameBytes, "a zone's name");
-      member.incarnation = m.incarnation();
-      out.members.push_back(std::move(member));
+      out.push_back(member(m));
     }
     return out;
   }

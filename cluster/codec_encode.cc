@@ -75,6 +75,13 @@ void put(wire::BlockKey* out, const BlockKey& in) {
   out->set_hash(in.hash.data(), in.hash.size());
 }
 
+void put(wire::BlockSet* out, const BlockSet& in) {
+  out->set_volume(raw(in.volume));
+  out->set_file_id(in.file_id);
+  out->set_span(in.span);
+  for (const auto& hash : in.hashes) out->add_hashes(hash.data(), hash.size());
+}
+
 void put(wire::Stat* out, const PartitionStat& in) {
   out->set_last_hlc(in.last_hlc.value);
   out->set_last_time_ns(in.last_time_ns);
@@ -157,6 +164,9 @@ struct BodyWriter {
     for (const auto& a : in.arguments) out->mutable_admin()->add_arguments(a);
   }
 
+  void operator()(wire::Request* out, const AdmitRequest& in) { put(out->mutable_admit(), in.member); }
+  void operator()(wire::Request* out, const SyncBlocksRequest& in) { put(out->mutable_sync_blocks(), in.blocks); }
+
   // --- answers ---
   void operator()(wire::Answer* out, const Error& in) { put(out->mutable_failure(), in); }
   void operator()(wire::Answer* out, const GetResult& in) {
@@ -194,7 +204,13 @@ struct BodyWriter {
     usage->set_rows_estimate(in.rows_estimate);
     usage->set_block_bytes(in.block_bytes);
   }
+  void operator()(wire::Answer* out, const Admitted& in) {
+    out->mutable_admitted()->set_layout_number(in.layout_number);
+    for (const auto& member : in.members) put(out->mutable_admitted()->add_members(), member);
+  }
   void operator()(wire::Answer* out, const AdminAnswer& in) { out->mutable_admin()->set_json(in.json); }
+
+  void operator()(wire::Answer* out, const BlocksSynced& in) { out->mutable_blocks_synced()->set_all(in.all); }
 
   // --- between nodes ---
   void operator()(wire::NodeHeader* out, const Ping&) { out->mutable_ping(); }
@@ -253,6 +269,11 @@ struct BodyWriter {
     std::visit([&](const auto& a) { (*this)(answer, a); }, in.answer);
   }
   void operator()(wire::NodeHeader* out, const Refusal& in) { put(out->mutable_refusal(), in.error); }
+  void operator()(wire::NodeHeader* out, const Propose& in) {
+    auto* propose = out->mutable_propose();
+    for (const auto& member : in.members) put(propose->add_members(), member);
+  }
+  void operator()(wire::NodeHeader* out, const ProposeReply&) { out->mutable_propose_reply(); }
   void operator()(wire::NodeHeader* out, const ComparePartitions& in) {
     auto* compare = out->mutable_compare_partitions();
     for (const auto& sum : in.sums) {
@@ -289,6 +310,10 @@ struct BodyWriter {
       to->set_digest(Bytes(view_of(item.digest)));
     }
     reply->set_all(in.all);
+  }
+  void operator()(wire::NodeHeader* out, const SyncBlocks& in) { put(out->mutable_sync_blocks(), in.blocks); }
+  void operator()(wire::NodeHeader* out, const SyncBlocksReply& in) {
+    out->mutable_sync_blocks_reply()->set_all(in.all);
   }
 };
 

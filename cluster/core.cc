@@ -2,6 +2,13 @@
 
 namespace kinfs::cluster {
 
+void Core::adopt(std::uint64_t number, const std::vector<Member>& members) {
+  if (layout.id().number + 1 == number && number > 1) previous = layout.id();
+  layout = Layout(number, members, config.quorum.n);
+  peers.set_members(members, now.mono_ms);
+  effects_.push_back({new_id(), MembersAre{members}});
+}
+
 void Core::save(std::uint64_t origin, Batch batch) {
   if (batch.empty()) return;
   for (const auto& [key, row] : batch.rows) {

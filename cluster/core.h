@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <random>
 #include <unordered_map>
 #include <utility>
@@ -31,11 +32,16 @@ struct Asker {
 class Core {
  public:
   Core(NodeConfig c, const Reader& s, std::uint64_t seed)
-      : config(std::move(c)), store(s), layout(1, config.members, config.quorum.n), peers(config), random(seed) {}
+      : config(std::move(c)),
+        store(s),
+        layout(config.layout_number, config.members, config.quorum.n),
+        peers(config),
+        random(seed) {}
 
   const NodeConfig config;
   const Reader& store;
-  const Layout layout;
+  Layout layout;                       // replaced by adopt() alone
+  std::optional<LayoutId> previous;    // the one before, under which others may still ask
   Peers peers;
   DotSource dots;
   HlcClock clock;
@@ -45,8 +51,10 @@ class Core {
 
   bool bug(PlantedBug b) const { return config.bug == b; }
   bool owns(std::uint16_t partition) const { return layout.owns(config.self, partition); }
-  std::uint32_t read_quorum() const { return std::min(config.quorum.r, layout.replicas()); }
-  std::uint32_t write_quorum() const { return std::min(config.quorum.w, layout.replicas()); }
+  std::uint32_t read_quorum() const { return quorum_of(config.quorum.r); }
+  std::uint32_t write_quorum() const { return quorum_of(config.quorum.w); }
+  /// From now on these are the members.
+  void adopt(std::uint64_t number, const std::vector<Member>& members);
 
   /// Unique within this start of this node; answers of an earlier start are recognised by the boot in it.
   std::uint64_t new_id() { return ++last_id_; }
@@ -89,6 +97,9 @@ class Core {
   bool waits_for_sync() const { return !syncs_.empty(); }
 
  private:
+  std::uint32_t quorum_of(std::uint32_t asked) const {
+    return asked == 0 ? layout.replicas() / 2 + 1 : std::min(asked, layout.replicas());
+  }
   std::vector<Effect> effects_;
   std::map<RowKey, Row> saved_now_;
   std::vector<std::uint64_t> row_changes_ = std::vector<std::uint64_t>(kPartitions);

@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "cluster/node.h"
 #include "storage/store.h"
@@ -41,6 +43,12 @@ class DotSource {
   /// latest in the row's state here: not beyond the last start that may have lost some.
   std::uint64_t vouches_from(std::uint64_t last) const {
     return meta_.counter_floor == 0 ? last : std::max(last, meta_.counter_floor - 1);
+  }
+  /// The record with other members in it, to be saved.
+  NodeMeta with_members(std::uint64_t layout_number, std::vector<Member> members) {
+    meta_.layout_number = layout_number;
+    meta_.members = std::move(members);
+    return meta_;
   }
   /// For the planted bug alone.
   void forget() { next_ = 1; }

@@ -23,14 +23,13 @@ Result<void> HintReplay::start() {
   auto last = core_.store.last_hint_sequence();
   if (!last) return pass(std::move(last));
   core_.last_hint_sequence() = *last;
-  for (const auto node : core_.peers.ids()) queues_[node];
   return {};
 }
 
 bool HintReplay::idle() const {
   if (!under_way_.empty()) return false;
-  return std::all_of(queues_.begin(), queues_.end(), [&](const auto& entry) {
-    const auto& [node, queue] = entry;
+  const auto nodes = core_.peers.ids();
+  return std::all_of(nodes.begin(), nodes.end(), [&](NodeId node) {
     return !core_.peers.healthy(node) || core_.store.hint_count(node) == 0;
   });
 }
@@ -42,7 +41,8 @@ void HintReplay::tick() {
   }
   std::sort(late.begin(), late.end());
   for (const auto id : late) finish(id);
-  for (auto& [node, queue] : queues_) {
+  for (const auto node : core_.peers.ids()) {
+    auto& queue = queues_[node];
     if (queue.busy) continue;
     if (!core_.peers.healthy(node)) {
       queue = {};

@@ -39,6 +39,10 @@ struct PutBlockRequest {
   SharedBytes bytes;  // a frame of its own on the wire
   PutOptions options;
 };
+/// Blocks that were put without sync: are they on disk now?
+struct SyncBlocksRequest {
+  BlockSet blocks;
+};
 struct GetBlockRequest {
   BlockKey key;
 };
@@ -48,8 +52,12 @@ struct AdminRequest {
   std::string command;
   std::vector<std::string> arguments;
 };
-using Request =
-    std::variant<GetRequest, ScanRequest, PutRequest, PutBlockRequest, GetBlockRequest, UsageRequest, AdminRequest>;
+/// A host that is to become a member; of an operator, or of the host itself that brings an invitation.
+struct AdmitRequest {
+  Member member;
+};
+using Request = std::variant<GetRequest, ScanRequest, PutRequest, PutBlockRequest, GetBlockRequest, UsageRequest,
+                             AdminRequest, AdmitRequest, SyncBlocksRequest>;
 
 struct BlockStored {
   bool degraded = false;
@@ -60,7 +68,16 @@ struct BlockFound {
 struct AdminAnswer {
   std::string json;
 };
-using Answer = std::variant<Error, GetResult, ScanResult, PutResult, BlockStored, BlockFound, StoreUsage, AdminAnswer>;
+/// It is a member, of this cluster.
+struct Admitted {
+  std::uint64_t layout_number = 0;
+  std::vector<Member> members;
+};
+struct BlocksSynced {
+  bool all = false;  // each of them at W owners; false: put them again
+};
+using Answer = std::variant<Error, GetResult, ScanResult, PutResult, BlockStored, BlockFound, StoreUsage, AdminAnswer,
+                            Admitted, BlocksSynced>;
 
 // --- What nodes say to each other. ---
 
@@ -74,18 +91,8 @@ struct LayoutId {
 struct Ping {};
 struct Pong {};
 
-/// A member as gossip spreads it. The entry with the greater incarnation wins; only the member raises its own.
-struct Member {
-  NodeId node{};
-  std::string name;      // host name, also the writer's name in versions
-  std::string address;   // tcp://HOST:PORT
-  Bytes public_key;      // 32 bytes, CURVE
-  std::uint32_t weight = 1;
-  std::string zone;
-  std::uint64_t incarnation = 0;
-  bool operator==(const Member&) const = default;
-};
-/// Everything the sender knows of the members; merged entry by entry. `reply`: this answers a Gossip.
+/// All members under the sender's layout (Message::layout), as it knows them: the receiver takes over those of a later
+/// layout, and each newer entry. `reply`: this answers a Gossip.
 struct Gossip {
   std::vector<Member> members;
   bool reply = false;
@@ -130,6 +137,13 @@ struct ReadBlock {
 };
 struct ReadBlockReply {
   SharedBytes bytes;  // null: not here
+};
+/// Answered once all of them are on disk, or at once when one is not here.
+struct SyncBlocks {
+  BlockSet blocks;
+};
+struct SyncBlocksReply {
+  bool all = false;
 };
 /// A client's request, handed to a node that may coordinate it.
 struct Forward {
@@ -177,9 +191,27 @@ struct CompareItemsReply {
   bool all = true;                       // false: only up to the last of `items`, the rest was too much
 };
 
-using Body = std::variant<Ping, Pong, Gossip, ReadRow, ReadRowReply, ReadPage, ReadPageReply, WriteRows, WriteRowsReply,
-                          WriteBlock, WriteBlockReply, ReadBlock, ReadBlockReply, Forward, ForwardReply, Refusal,
-                          ComparePartitions, ComparePartitionsReply, CompareItems, CompareItemsReply>;
+/// "May I make the layout after ours, of these members?" Answered with ProposeReply, or a Refusal that says why not.
+struct Propose {
+  std::vector<Member> members;
+};
+struct ProposeReply {};
+
+using Body =
+    std::variant<Ping, Pong, Gossip, ReadRow, ReadRowReply, ReadPage, ReadPageReply, WriteRows, WriteRowsReply,
+                 WriteBlock, WriteBlockReply, ReadBlock, ReadBlockReply, Forward, ForwardReply, Refusal,
+                 ComparePartitions, ComparePartitionsReply, CompareItems, CompareItemsReply, Propose, ProposeReply,
+                 SyncBlocks, SyncBlocksReply>;
+
+/// Whether it answers something that its receiver asked: its sender can hear us.
+inline bool is_answer(const Body& body) {
+  const auto is = []<class... T>(const Body& b, std::variant<T...>*) { return (std::holds_alternative<T>(b) || ...); };
+  using Answers = std::variant<Pong, ReadRowReply, ReadPageReply, WriteRowsReply, WriteBlockReply, ReadBlockReply,
+                               ForwardReply, Refusal, ComparePartitionsReply, CompareItemsReply, ProposeReply,
+                               SyncBlocksReply>;
+  const auto* gossip = std::get_if<Gossip>(&body);
+  return is(body, static_cast<Answers*>(nullptr)) || (gossip != nullptr && gossip->reply);
+}
 
 struct Message {
   NodeId from{};

@@ -6,6 +6,7 @@
 #include "cluster/blocks.h"
 #include "cluster/forward.h"
 #include "cluster/hints.h"
+#include "cluster/membership.h"
 #include "cluster/put.h"
 #include "cluster/read.h"
 #include "cluster/replica.h"
@@ -29,16 +30,16 @@ class NodeImpl {
         blocks(core, replication),
         hints(core),
         anti_entropy(core),
+        membership(core, anti_entropy),
         forwarder(core, [this](const Asker& asker, PutRequest r) { puts.put(asker, std::move(r)); }) {}
 
   void begin_round(Time now) { core.begin_round(now); }
   Result<void> start();
-  std::string name_of(NodeId node) const;
   void receive(Message message);
   void dispatch(Message& message);
   void request(const Asker& asker, Request request);
   void confirmed(std::uint64_t id, NodeId from);
-  void refused(std::uint64_t id, NodeId from);
+  void refused(std::uint64_t id, NodeId from, const Error& error);
   void tick();
   void extend_reservation();
   std::size_t under_way() const { return replication.size() + reads.size() + blocks.size() + forwarder.size(); }
@@ -51,21 +52,16 @@ class NodeImpl {
   BlockCoordinator blocks;
   HintReplay hints;
   AntiEntropy anti_entropy;
+  Membership membership;
   Forwarder forwarder;
 };
-
-std::string NodeImpl::name_of(NodeId node) const {
-  for (const auto& member : core.config.members) {
-    if (member.node == node) return member.name;
-  }
-  return "a host that is no member of this configuration";
-}
 
 Result<void> NodeImpl::start() {
   auto stored = core.store.meta();
   if (!stored) return pass(std::move(stored));
   if (*stored && (**stored).node != core.config.self) {
-    return fail(Errc::kRefused, "this data directory was written with another key, by " + name_of((**stored).node) +
+    return fail(Errc::kRefused, "this data directory was written with another key, by " +
+                                    membership.name_of((**stored).node) +
                                     ": give this host a data directory of its own (node.data_dir), or put the right "
                                     "key file into its place (node.key_file)");
   }
@@ -74,9 +70,10 @@ Result<void> NodeImpl::start() {
                                 "configuration's: correct cluster.id, or name an empty node.data_dir");
   }
   if (*stored) core.clock = HlcClock((**stored).hlc_reserved);
-  const auto meta = core.dots.start(*stored, core.config, core.now.wall_ms);
+  auto meta = core.dots.start(*stored, core.config, core.now.wall_ms);
   if (core.bug(PlantedBug::kReuseDots)) core.dots.forget();
   core.begin_ids(meta.boot);
+  membership.start(meta);
   core.peers.start(core.now);
   if (auto started = hints.start(); !started) return started;
   anti_entropy.start();
@@ -84,7 +81,11 @@ Result<void> NodeImpl::start() {
   Batch batch;
   batch.meta = meta;
   core.save(origin, std::move(batch));
-  core.after_sync(origin, [this, meta] { core.dots.reserved(meta); });
+  core.on_save_failure(origin, [this](const Error&) { membership.not_saved(); });
+  core.after_sync(origin, [this, meta] {
+    core.dots.reserved(meta);
+    membership.started();
+  });
   return {};
 }
 
@@ -98,7 +99,8 @@ void NodeImpl::receive(Message message) {
   const bool chosen_by_layout = std::holds_alternative<ReadRow>(message.body) ||
                                 std::holds_alternative<ReadPage>(message.body) ||
                                 std::holds_alternative<WriteRows>(message.body);
-  if (chosen_by_layout && message.layout != core.layout.id()) {
+  if (message.layout.number > core.layout.id().number) membership.behind(from);
+  if (chosen_by_layout && !membership.serves(message.layout)) {
     ++core.counters.refused;
     const auto origin = core.new_id();
     core.send(origin, from, id, core.config.request_timeout_ms,
@@ -111,16 +113,14 @@ void NodeImpl::receive(Message message) {
 void NodeImpl::dispatch(Message& message) {
   const auto from = message.from;
   const auto id = message.id;
-  const auto answered = [&] {
-    if (core.peers.answered(from, core.now)) anti_entropy.came_back(from);
-  };
+  if (is_answer(message.body) && core.peers.answered(from, core.now)) anti_entropy.came_back(from);
   std::visit(
       Overloaded{
           [&](Ping&) { core.send(core.new_id(), from, id, core.config.request_timeout_ms, Pong{}); },
-          [&](Pong&) { answered(); },
+          [&](Pong&) {},
           [&](Gossip& g) {
-            core.peers.merge(g.members);
-            if (g.reply) return answered();
+            membership.heard(message, g);
+            if (g.reply) return;
             core.send(core.new_id(), from, id, core.config.request_timeout_ms, Gossip{core.peers.members(), true});
           },
           [&](ReadRow& b) { replica.read_row(message, b); },
@@ -129,25 +129,16 @@ void NodeImpl::dispatch(Message& message) {
           [&](WriteBlock& b) { replica.write_block(message, b); },
           [&](ReadBlock& b) { replica.read_block(message, b); },
           [&](ReadRowReply& b) {
-            answered();
             if (!anti_entropy.replied(id, from, b)) reads.replied(id, from, std::move(b));
           },
-          [&](ReadPageReply& b) {
-            answered();
-            reads.replied(id, from, std::move(b));
-          },
-          [&](WriteRowsReply&) {
-            answered();
-            confirmed(id, from);
-          },
-          [&](WriteBlockReply&) {
-            answered();
-            confirmed(id, from);
-          },
+          [&](ReadPageReply& b) { reads.replied(id, from, std::move(b)); },
+          [&](WriteRowsReply&) { confirmed(id, from); },
+          [&](WriteBlockReply&) { confirmed(id, from); },
           [&](ReadBlockReply& b) {
-            answered();
             if (!anti_entropy.replied(id, from, b)) blocks.replied(id, from, b);
           },
+          [&](SyncBlocks& b) { replica.sync_blocks(message, b); },
+          [&](SyncBlocksReply& b) { blocks.synced(id, from, b.all); },
           [&](Forward& b) {
             auto* put = std::get_if<PutRequest>(&b.request);
             const Asker asker{false, 0, from, id, core.now.mono_ms + message.ttl_ms};
@@ -155,24 +146,14 @@ void NodeImpl::dispatch(Message& message) {
               return core.answer(core.new_id(), asker, Error{Errc::kUnsupported, "only puts are forwarded"});
             puts.put(asker, std::move(*put));
           },
-          [&](ForwardReply& b) {
-            answered();
-            forwarder.replied(id, from, std::move(b));
-          },
-          [&](Refusal&) {
-            answered();
-            refused(id, from);
-          },
+          [&](ForwardReply& b) { forwarder.replied(id, from, std::move(b)); },
+          [&](Refusal& b) { refused(id, from, b.error); },
+          [&](Propose& b) { membership.proposed(message, b); },
+          [&](ProposeReply&) { membership.consented(id, from); },
           [&](ComparePartitions& b) { anti_entropy.compare_partitions(message, b); },
-          [&](ComparePartitionsReply& b) {
-            answered();
-            anti_entropy.replied(id, from, b);
-          },
+          [&](ComparePartitionsReply& b) { anti_entropy.replied(id, from, b); },
           [&](CompareItems& b) { anti_entropy.compare_items(message, b); },
-          [&](CompareItemsReply& b) {
-            answered();
-            anti_entropy.replied(id, from, std::move(b));
-          },
+          [&](CompareItemsReply& b) { anti_entropy.replied(id, from, std::move(b)); },
       },
       message.body);
 }
@@ -183,16 +164,22 @@ void NodeImpl::confirmed(std::uint64_t id, NodeId from) {
   anti_entropy.confirmed(id, from);
 }
 
-void NodeImpl::refused(std::uint64_t id, NodeId from) {
+void NodeImpl::refused(std::uint64_t id, NodeId from, const Error& error) {
   replication.refused(id, from);
   reads.refused(id, from);
   blocks.refused(id, from);
   hints.refused(id, from);
   anti_entropy.refused(id, from);
+  membership.refused(id, from, error);
   forwarder.refused(id, from);
 }
 
 void NodeImpl::request(const Asker& asker, Request request) {
+  if (!membership.known()) {
+    core.answer(core.new_id(), asker,
+                Error{Errc::kUnavailable, "this host has not yet heard from its cluster who the members are"});
+    return;
+  }
   if (under_way() >= core.config.max_under_way) {
     ++core.counters.refused;
     core.answer(core.new_id(), asker, Error{Errc::kBusy, "too many requests are under way on this node; try again"});
@@ -208,6 +195,8 @@ void NodeImpl::request(const Asker& asker, Request request) {
           },
           [&](PutBlockRequest& r) { blocks.put(asker, std::move(r)); },
           [&](GetBlockRequest& r) { blocks.get(asker, r); },
+          [&](AdmitRequest& r) { membership.admit(asker, std::move(r)); },
+          [&](SyncBlocksRequest& r) { blocks.sync(asker, r.blocks); },
           [&](UsageRequest&) { core.answer(core.new_id(), asker, core.store.usage()); },
           [&](AdminRequest& r) {
             core.answer(core.new_id(), asker, Error{Errc::kUnsupported, "'" + r.command + "' is not known here"});
@@ -240,6 +229,7 @@ void NodeImpl::tick() {
   blocks.tick();
   forwarder.tick();
   hints.tick();
+  membership.tick();
   extend_reservation();
 }
 
@@ -294,6 +284,7 @@ std::vector<NodeId> Node::owners(std::uint16_t partition) const {
 
 Hlc Node::hlc() const { return impl_->core.clock.last(); }
 LayoutId Node::layout() const { return impl_->core.layout.id(); }
+std::vector<Member> Node::members() const { return impl_->core.peers.members(); }
 
 bool Node::idle() const { return impl_->under_way() == 0 && impl_->hints.idle(); }
 

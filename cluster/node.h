@@ -27,7 +27,8 @@ struct Time {
   std::int64_t wall_ms = 0;
 };
 
-/// N, R and W of Dynamo. R + W > N; never more than there are hosts.
+/// N, R and W of Dynamo. R + W > N; never more than there are hosts. R or W 0: a majority of the replicas that there
+/// are.
 struct Quorum {
   std::uint32_t n = 3;
   std::uint32_t r = 2;
@@ -55,6 +56,10 @@ enum class PlantedBug : std::uint32_t {
   kStaleSums,              // anti-entropy goes by what a partition held when it was first looked at
   kCompareSkipsAbsent,     // anti-entropy leaves out what one side does not have at all
   kAdoptPeersRow,          // anti-entropy takes the peer's state instead of merging it
+  kConcludeAbsence,        // a host that is cut off and owns nothing of a key says that the key is not there
+  kAnswerBeforeHint,       // a synced write is answered before the hint that it depends on is on disk
+  kJoinUnasked,            // a host is taken in without asking the other members
+  kJoinUnfilled,           // a host is taken in before the one before it has what was written earlier
 };
 
 struct NodeConfig {
@@ -63,7 +68,11 @@ struct NodeConfig {
   /// The kernel's boot id. The same as at the last start: this process died, and nothing written was lost. Another:
   /// the tail of what was not synced may be gone.
   Bytes machine_boot;
-  std::vector<Member> members;    // all of them, this node too: membership is static for now
+  std::vector<Member> members;    // this node too, under `layout_number`
+  /// Hosts may join: the members are kept on the disk from the first start on, and `members` is what that begins with.
+  bool members_grow = false;
+  /// 0: nothing but hosts to be asked who the members are; until one has said, no request is served.
+  std::uint64_t layout_number = 1;
   std::vector<NodeId> seeds;      // always among gossip's candidates
   Quorum quorum;                  // of every volume for now
   std::uint32_t request_timeout_ms = 1000;  // how long a coordinator waits for a replica it believes healthy
@@ -95,11 +104,15 @@ struct Reply {
   std::uint64_t client = 0;  // as given to request()
   Answer answer;
 };
+/// Sent once for each change: whom to speak with from now on.
+struct MembersAre {
+  std::vector<Member> members;
+};
 struct Effect {
   /// Effects of one origin depend on each other: when a Save or SaveBlock fails, the runner skips the rest of
   /// that origin in this round and calls save_failed(origin, error).
   std::uint64_t origin = 0;
-  std::variant<Save, SaveBlock, Sync, Send, Reply> what;
+  std::variant<Save, SaveBlock, Sync, Send, Reply, MembersAre> what;
 };
 
 struct PeerView {
@@ -152,6 +165,7 @@ class Node {
   std::vector<NodeId> owners(std::uint16_t partition) const;
   Hlc hlc() const;
   LayoutId layout() const;
+  std::vector<Member> members() const;
   /// Nothing under way: no request, no unconfirmed hint batch.
   bool idle() const;
 

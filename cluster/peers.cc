@@ -86,6 +86,21 @@ void Peers::merge(const std::vector<Member>& members) {
   }
 }
 
+void Peers::set_members(const std::vector<Member>& members, std::int64_t now_ms) {
+  for (const auto& m : members) {
+    if (m.node == self_) {
+      if (m.incarnation > own_.incarnation || own_.node != self_) own_ = m;
+      continue;
+    }
+    const auto [it, is_new] = peers_.try_emplace(m.node);
+    if (!is_new) continue;
+    it->second.member = m;
+    it->second.answered_ms = now_ms;
+    it->second.probed_ms = now_ms - probe_interval_ms_;
+  }
+  merge(members);
+}
+
 std::vector<PeerView> Peers::view() const {
   std::vector<PeerView> out;
   for (const auto& [id, peer] : peers_) out.push_back({peer.member, peer.suspected, peer.heard_ms, 0});

@@ -35,6 +35,8 @@ class Peers {
   /// Everything we know, to be sent; and what another knows, to be merged (greater incarnation wins).
   std::vector<Member> members() const;
   void merge(const std::vector<Member>& members);
+  /// Those that are new are taken for healthy until they do not answer; those that are known stay as they are.
+  void set_members(const std::vector<Member>& members, std::int64_t now_ms);
   std::vector<PeerView> view() const;
   std::vector<NodeId> ids() const;
 

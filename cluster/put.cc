@@ -17,6 +17,7 @@ void PutCoordinator::put(const Asker& asker, PutRequest request) {
   plan.id = id;
   plan.preference.assign(order.begin(), order.end());
   plan.owners = core_.layout.replicas();
+  plan.quorum = core_.write_quorum();
   plan.self_is_owner = core_.owns(partition);
   plan.sync = request.options.sync;
 

@@ -42,18 +42,19 @@ RowPage reconcile(const std::vector<const RowPage*>& pages) {
 
 void ReadCoordinator::get(const Asker& asker, GetRequest request) {
   ++core_.counters.gets;
-  begin(UnderWay{asker, std::move(request), {}, {}, 0, false});
+  begin(UnderWay{asker, std::move(request), {}, {}, 0, 0, false});
 }
 
 void ReadCoordinator::scan(const Asker& asker, ScanRequest request) {
   ++core_.counters.scans;
-  begin(UnderWay{asker, std::move(request), {}, {}, 0, false});
+  begin(UnderWay{asker, std::move(request), {}, {}, 0, 0, false});
 }
 
 void ReadCoordinator::begin(UnderWay op) {
   const auto id = core_.new_id();
   const auto partition = partition_of(volume_of(op.request), partition_key_of(op.request));
   const bool owner = core_.owns(partition);
+  op.quorum = core_.read_quorum();
   op.deadline_ms = std::min(op.asker.deadline_ms, core_.now.mono_ms + core_.config.request_timeout_ms);
   const bool here = read_here(op, owner);
 
@@ -129,7 +130,7 @@ void ReadCoordinator::refused(std::uint64_t id, NodeId from) {
 void ReadCoordinator::settle(std::uint64_t id) {
   auto& op = under_way_.at(id);
   const auto owners = std::count_if(op.found.begin(), op.found.end(), [](const Found& f) { return f.owner; });
-  const bool quorum = static_cast<std::uint32_t>(owners) >= core_.read_quorum();
+  const bool quorum = static_cast<std::uint32_t>(owners) >= op.quorum;
   if (!op.answered && (quorum || op.pending.empty())) {
     op.answered = true;
     answer(id, op, !quorum);
@@ -152,7 +153,7 @@ void ReadCoordinator::answer(std::uint64_t id, UnderWay& op, bool degraded) {
   }
   auto page = reconcile(pages);
   for (const auto& [sort_key, row] : page.rows) core_.observe(row);
-  const bool may_conclude_absence = !degraded || own_replica;
+  const bool may_conclude_absence = !degraded || own_replica || core_.bug(PlantedBug::kConcludeAbsence);
   if (std::holds_alternative<GetRequest>(op.request)) {
     auto row = merged_row(page);
     if (row.empty() && !may_conclude_absence) {

@@ -39,6 +39,7 @@ class ReadCoordinator {
     std::variant<GetRequest, ScanRequest> request;
     std::vector<Found> found;
     std::vector<NodeId> pending;
+    std::uint32_t quorum = 0;  // as of the layout under which the owners were asked
     std::int64_t deadline_ms = 0;
     bool answered = false;
   };

@@ -16,6 +16,14 @@ Result<void> merge_into_store(Core& core, VolumeId volume, const Bytes& partitio
   return {};
 }
 
+Result<bool> has_all(const Core& core, const BlockSet& blocks) {
+  for (const auto& hash : blocks.hashes) {
+    auto here = core.store.has_block(blocks.key(hash));
+    if (!here || !*here) return here;
+  }
+  return true;
+}
+
 void Replica::write_rows(const Message& message, const WriteRows& write) {
   const auto origin = core_.new_id();
   const ReturnTo to{message.from, message.id};
@@ -81,6 +89,14 @@ void Replica::read_block(const Message& message, const ReadBlock& read) {
   // A block that is corrupt here is as good as absent: another replica has it, and the hash tells.
   if (!block && !is_lost(block.error())) return refuse(origin, to, std::move(block).error());
   reply(origin, to, ReadBlockReply{block ? std::move(*block) : nullptr});
+}
+
+void Replica::sync_blocks(const Message& message, const SyncBlocks& sync) {
+  const auto origin = core_.new_id();
+  const ReturnTo to{message.from, message.id};
+  const auto here = has_all(core_, sync.blocks);
+  if (!here) return refuse(origin, to, here.error());
+  confirm(origin, to, *here, SyncBlocksReply{*here});
 }
 
 void Replica::confirm(std::uint64_t origin, ReturnTo to, bool sync, Body body) {

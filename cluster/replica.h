@@ -20,6 +20,7 @@ class Replica {
   void read_page(const Message& message, const ReadPage& read);
   void write_block(const Message& message, const WriteBlock& write);
   void read_block(const Message& message, const ReadBlock& read);
+  void sync_blocks(const Message& message, const SyncBlocks& sync);
 
  private:
   void reply(std::uint64_t origin, ReturnTo to, Body body);
@@ -32,6 +33,9 @@ class Replica {
 
 /// Whether a block that could not be read is not here: any other error is this host's, and may pass.
 inline bool is_lost(const Error& error) { return error.code == Errc::kNotFound || error.code == Errc::kCorrupt; }
+
+/// Whether each of `blocks` is stored here.
+Result<bool> has_all(const Core& core, const BlockSet& blocks);
 
 /// Merges `states` into what is stored and adds what changed to `batch`.
 Result<void> merge_into_store(Core& core, VolumeId volume, const Bytes& partition_key,

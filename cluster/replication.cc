@@ -137,8 +137,9 @@ void Replication::settle(std::uint64_t id) {
   const auto it = under_way_.find(id);
   if (it == under_way_.end()) return;
   auto& op = it->second;
-  const bool enough = op.owners_confirmed >= core_.write_quorum();
-  const bool nothing_more = op.pending.empty() && op.here && op.hints_syncing == 0;
+  const bool enough = op.owners_confirmed >= op.plan.quorum;
+  const bool hints_kept = op.hints_syncing == 0 || core_.bug(PlantedBug::kAnswerBeforeHint);
+  const bool nothing_more = op.pending.empty() && op.here && hints_kept;
   if (!op.answered && op.here && (enough || nothing_more)) {
     op.answered = true;
     const auto open = [fail = op.plan.fail] {

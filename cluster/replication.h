@@ -25,6 +25,7 @@ class Replication {
     std::uint64_t id = 0;
     std::vector<NodeId> preference;  // of the partition, best first
     std::uint32_t owners = 0;
+    std::uint32_t quorum = 0;        // W, as of the layout that these are of
     bool self_is_owner = false;
     bool sync = false;
     /// Builds the message for a target; `hint_for` is empty for owners.

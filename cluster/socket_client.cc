@@ -107,8 +107,16 @@ struct LimitCheck {
     return check_file_id(r.key);
   }
   std::optional<Error> operator()(const GetBlockRequest& r) const { return check_file_id(r.key); }
+  std::optional<Error> operator()(const SyncBlocksRequest& r) const {
+    if (r.blocks.hashes.empty() || r.blocks.hashes.size() > kMaxBlocksOfSet) {
+      return Error{Errc::kInvalid, fmt::format("a set of {} blocks; allowed are 1 to {}", r.blocks.hashes.size(),
+                                               kMaxBlocksOfSet)};
+    }
+    return check_file_id(r.blocks.key({}));
+  }
   std::optional<Error> operator()(const UsageRequest&) const { return std::nullopt; }
   std::optional<Error> operator()(const AdminRequest&) const { return std::nullopt; }
+  std::optional<Error> operator()(const AdmitRequest&) const { return std::nullopt; }
 
   static std::optional<Error> check_file_id(const BlockKey& key) {
     if (key.file_id.size() <= kMaxFileIdBytes) return std::nullopt;
@@ -543,6 +551,14 @@ Task<Result<Unit>> SocketClient::put_block(BlockKey key, SharedBytes bytes, PutO
   const auto stored = co_await task;
   if (!stored) co_return tl::unexpected(stored.error());
   co_return Unit{};
+}
+
+Task<Result<bool>> SocketClient::sync_blocks(BlockSet blocks) {
+  Request request = SyncBlocksRequest{std::move(blocks)};
+  auto task = impl_->ask<BlocksSynced>(std::move(request));
+  const auto synced = co_await task;
+  if (!synced) co_return tl::unexpected(synced.error());
+  co_return synced->all;
 }
 
 Task<Result<SharedBytes>> SocketClient::get_block(BlockKey key) {

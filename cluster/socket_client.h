@@ -40,6 +40,7 @@ class SocketClient : public Client {
   Task<Result<PutResult>> put(VolumeId volume, Bytes partition_key, std::vector<RowPut> rows,
                               PutOptions options) override;
   Task<Result<Unit>> put_block(BlockKey key, SharedBytes bytes, PutOptions options) override;
+  Task<Result<bool>> sync_blocks(BlockSet blocks) override;
   Task<Result<SharedBytes>> get_block(BlockKey key) override;
   Task<Result<StoreUsage>> usage() override;
   Task<Result<std::string>> admin(std::string command, std::vector<std::string> arguments);

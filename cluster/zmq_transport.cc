@@ -175,15 +175,6 @@ class LogPace {
   std::int64_t next_ms_ = 0;
 };
 
-bool is_answer(const Body& body) {
-  return std::holds_alternative<Pong>(body) || std::holds_alternative<ReadRowReply>(body) ||
-         std::holds_alternative<ReadPageReply>(body) || std::holds_alternative<WriteRowsReply>(body) ||
-         std::holds_alternative<WriteBlockReply>(body) || std::holds_alternative<ReadBlockReply>(body) ||
-         std::holds_alternative<ForwardReply>(body) || std::holds_alternative<Refusal>(body) ||
-         std::holds_alternative<ComparePartitionsReply>(body) || std::holds_alternative<CompareItemsReply>(body) ||
-         (std::holds_alternative<Gossip>(body) && std::get<Gossip>(body).reply);
-}
-
 }  // namespace
 
 KeyPair make_key_pair() {
@@ -247,6 +238,8 @@ struct ZmqTransport::Impl {
   }
 
   Result<void> admit(const std::vector<Member>& members);
+  void set_members(const std::vector<Member>& members);
+  void dial_anew(Peer& peer);
   Result<void> open_router();
   Result<void> open_peer(Peer& peer);
   void close_peer(Peer& peer);
@@ -389,14 +382,34 @@ void ZmqTransport::Impl::read_monitor(Peer& peer) {
 
 void ZmqTransport::Impl::reopen_if_lost(Peer& peer) {
   const auto now_ms = EventLoop::mono_ms();
-  if (peer.connected || now_ms < peer.reopen_at_ms) return;
+  if (!peer.connected && now_ms >= peer.reopen_at_ms) dial_anew(peer);
+}
+
+void ZmqTransport::Impl::dial_anew(Peer& peer) {
   close_peer(peer);
   auto opened = open_peer(peer);
   if (opened) opened = watch_peer(peer);
   if (opened) return;
   spdlog::warn("{}: {}; another try follows", config.listen, opened.error().text);
   close_peer(peer);
-  peer.reopen_at_ms = now_ms + kReopenMs;
+  peer.connected = false;
+  peer.reopen_at_ms = EventLoop::mono_ms() + kReopenMs;
+}
+
+void ZmqTransport::Impl::set_members(const std::vector<Member>& members) {
+  for (const auto& member : members) {
+    if (member.node == config.self) continue;
+    if (member.public_key.size() != kKeyBytes || node_id_of(member.public_key) != member.node) {
+      spdlog::error("{}: {} is said to be a member with a key that is not its own; it is not spoken with",
+                    config.listen, member.name);
+      continue;
+    }
+    auto& peer = peers[member.node];
+    const bool same = peer.member.address == member.address && peer.socket;
+    peer.member = member;
+    admitted[member.public_key] = member.node;
+    if (!same) dial_anew(peer);
+  }
 }
 
 Result<void> ZmqTransport::Impl::watch() {
@@ -647,6 +660,8 @@ ZmqTransport::ZmqTransport(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) 
 ZmqTransport::~ZmqTransport() = default;
 
 void ZmqTransport::send(const Message& message) { impl_->send(message); }
+
+void ZmqTransport::set_members(const std::vector<Member>& members) { impl_->set_members(members); }
 
 void ZmqTransport::set_cut(std::set<NodeId> peers) {
   impl_->cut = std::move(peers);

@@ -50,6 +50,9 @@ class ZmqTransport {
                                                     std::function<void(Message)> on_message);
   ~ZmqTransport();
   void send(const Message& message);
+  /// Lets in and dials those that are new, and dials those anew whose address is another now. What cannot be dialled is
+  /// logged and tried again.
+  void set_members(const std::vector<Member>& members);
   /// For `kinfs lab cut`: from now on drops, silently, all that goes to or comes from these peers.
   void set_cut(std::set<NodeId> peers);
   const std::set<NodeId>& cut() const;

@@ -51,8 +51,8 @@ Result<void> make_socket_dir(const std::string& socket) {
 }
 
 /// The members as the core and the transport want them, this host first looked up by name and held against its key.
-Result<std::vector<cluster::Member>> members_of(const Config& config, const cluster::KeyPair& keys) {
-  std::vector<cluster::Member> out;
+Result<std::vector<Member>> members_of(const Config& config, const cluster::KeyPair& keys) {
+  std::vector<Member> out;
   if (config.members.empty()) {
     out.push_back({cluster::node_id_of(keys.public_key), config.name, config.listen, keys.public_key});
     return out;
@@ -69,7 +69,7 @@ Result<std::vector<cluster::Member>> members_of(const Config& config, const clus
   return out;
 }
 
-std::set<NodeId> ids_of(const std::vector<cluster::Member>& members, const std::vector<std::string>& names) {
+std::set<NodeId> ids_of(const std::vector<Member>& members, const std::vector<std::string>& names) {
   std::set<NodeId> out;
   for (const auto& m : members) {
     if (std::find(names.begin(), names.end(), m.name) != names.end()) out.insert(m.node);
@@ -121,7 +121,7 @@ struct Daemon::Impl {
   }
 
   Result<void> open_all();
-  void start_node(std::vector<cluster::Member> members);
+  void start_node(std::vector<Member> members);
   void on_request(std::uint64_t connection, std::uint64_t id, cluster::Request request, std::uint32_t ttl_ms);
   void on_reply(std::uint64_t client, cluster::Answer answer);
   void on_signal();
@@ -169,7 +169,7 @@ Result<void> Daemon::Impl::open_all() {
   return {};
 }
 
-void Daemon::Impl::start_node(std::vector<cluster::Member> members) {
+void Daemon::Impl::start_node(std::vector<Member> members) {
   cluster::NodeConfig core;
   core.self = self;
   core.cluster_id = Bytes(view_of(md5(config.cluster_id)));
@@ -188,6 +188,7 @@ void Daemon::Impl::start_node(std::vector<cluster::Member> members) {
       loop, *node, *store,
       Outputs{[this](const cluster::Message& m) { transport->send(m); },
               [this](std::uint64_t client, cluster::Answer answer) { on_reply(client, std::move(answer)); },
+              [this](const std::vector<Member>& members) { transport->set_members(members); },
               [this](const Error& error) {
                 fatal = error;
                 loop.stop();

@@ -13,6 +13,7 @@
 #include "daemon/key_file.h"
 #include "daemon/usage.h"
 #include "storage/bytes.h"
+#include "storage/heap.h"
 
 namespace kinfs::daemon {
 namespace {
@@ -94,6 +95,7 @@ int main_of(int argc, char** argv) {
 }  // namespace kinfs::daemon
 
 int main(int argc, char** argv) {
+  kinfs::keep_block_memory();
   try {
     return kinfs::daemon::main_of(argc, argv);
   } catch (const std::exception& e) {

@@ -10,7 +10,9 @@ namespace kinfs::daemon {
 
 SyncThread::SyncThread(cluster::EventLoop& loop, Store& store,
                        std::function<void(std::vector<std::uint64_t>, Result<void>)> done)
-    : loop_(loop), store_(store), done_(std::move(done)), thread_([this] { run(); }) {}
+    : loop_(loop), store_(store), done_(std::move(done)), thread_([this] { run(); }) {
+  loop_.before_wait([this, guard = std::weak_ptr<bool>(alive_)] { return !guard.expired() && hand_over(); });
+}
 
 SyncThread::~SyncThread() {
   {
@@ -21,12 +23,18 @@ SyncThread::~SyncThread() {
   thread_.join();
 }
 
-void SyncThread::ask(std::uint64_t token) {
+void SyncThread::ask(std::uint64_t token) { asked_.push_back(token); }
+
+/// A block, its node and whatever else came together would each wait for a sync of its own.
+bool SyncThread::hand_over() {
+  if (asked_.empty()) return false;
   {
     const std::lock_guard lock(mutex_);
-    waiting_.push_back(token);
+    waiting_.insert(waiting_.end(), asked_.begin(), asked_.end());
   }
+  asked_.clear();
   wake_.notify_one();
+  return false;
 }
 
 void SyncThread::run() {
@@ -64,6 +72,8 @@ std::vector<SaveFailure> carry_out(std::vector<cluster::Effect> effects, Store& 
       outputs.send(send->message);
     } else if (auto* reply = std::get_if<cluster::Reply>(&effect.what)) {
       outputs.reply(reply->client, std::move(reply->answer));
+    } else if (auto* are = std::get_if<cluster::MembersAre>(&effect.what)) {
+      outputs.members(are->members);
     }
     if (!saved) failures.push_back({effect.origin, saved.error()});
   }

@@ -15,6 +15,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -30,6 +31,8 @@ namespace kinfs::daemon {
 struct Outputs {
   std::function<void(const cluster::Message&)> send;
   std::function<void(std::uint64_t client, cluster::Answer answer)> reply;
+  /// Whom to speak with from now on.
+  std::function<void(const std::vector<Member>&)> members;
   /// Called once, on the loop's thread: the store cannot be trusted with anything more.
   std::function<void(const Error&)> fatal;
 };
@@ -39,7 +42,8 @@ struct SaveFailure {
   Error error;
 };
 
-/// fsync in groups: while one store.sync() runs, further tokens gather, and the next one covers them all.
+/// fsync in groups: what is asked for in one round of the loop goes together; while one store.sync() runs, further
+/// tokens gather, and the next one covers them all.
 class SyncThread {
  public:
   /// `done` is called on the loop's thread, with the tokens of one sync, in the order in which they were asked.
@@ -47,14 +51,19 @@ class SyncThread {
              std::function<void(std::vector<std::uint64_t>, Result<void>)> done);
   /// Ends without syncing what still waits.
   ~SyncThread();
+  /// On the loop's thread.
   void ask(std::uint64_t token);
 
  private:
   void run();
 
+  bool hand_over();
+
   cluster::EventLoop& loop_;
   Store& store_;
   std::function<void(std::vector<std::uint64_t>, Result<void>)> done_;
+  std::vector<std::uint64_t> asked_;                            // in this round; the loop's
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // the loop's hooks outlive this
   std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<std::uint64_t> waiting_;

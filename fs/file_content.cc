@@ -13,6 +13,7 @@
 #include "fs/file_content.h"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 
 namespace kinfs::fs {
@@ -22,12 +23,14 @@ constexpr std::size_t kHashBytes = sizeof(Digest256);
 constexpr std::size_t kMaxBuffers = 64;     // blocks written to and not sent
 constexpr std::size_t kMaxNodes = 128;      // tree nodes kept, 8 KiB each
 constexpr std::size_t kMaxDirtyNodes = 64;  // of these, not sent
-constexpr std::size_t kMaxUnsynced = 4096;  // blocks that a later fsync would have to send again: 1 GiB
+constexpr std::size_t kMaxUnsynced = 4096;  // blocks remembered for a later fsync, which beyond that walks the tree
 constexpr std::uint64_t kReadAheadBlocks = 8;
 constexpr Digest256 kHole{};
 
 using BlockName = std::pair<std::uint64_t, Digest256>;    // span, hash: a block's key within its file
 using NodeName = std::pair<std::uint8_t, std::uint64_t>;  // level, index
+
+static_assert(kFanOut * kBlockBytes == kSpanBytes && kFanOut < kMaxBlocksOfSet);
 
 struct Node {
   std::vector<Digest256> children = std::vector<Digest256>(kFanOut);
@@ -123,7 +126,7 @@ struct FileContent::Impl {
   std::map<BlockName, Sending> sending;  // under way, or failed and waiting for the next seal
   std::map<BlockName, FetchWaiters> fetching;
   std::set<BlockName> unsynced;  // confirmed, but not fsynced
-  bool unsynced_below = false;   // nor perhaps what it was made from, anywhere below the root
+  bool unsynced_below = false;   // nor perhaps others, anywhere below the root
   AsyncSemaphore slots{kBlocksInFlight};
   std::optional<Error> send_error;
   bool send_synced = false;
@@ -164,13 +167,17 @@ struct FileContent::Impl {
   static Task<Unit> send(Self self, BlockName name, SharedBytes bytes);
   static Task<Unit> put_one(Self self, BlockName name, SharedBytes bytes, bool sync);
   static Task<Result<Unit>> send_buffer(Self self, std::uint64_t block);
+  static Task<Result<Unit>> send_buffers(Self self);
   static Task<Result<Unit>> send_nodes(Self self);
   static Task<Unit> send_failed(Self self);
+  static Task<Result<Unit>> sync_set(Self self, BlockSet blocks);
   static Task<Result<Unit>> sync_blocks(Self self);
   static Task<Result<Unit>> sync_tree(Self self, NodeName at, Digest256 hash);
   static Task<Result<Unit>> seal(Self self, Entry* entry, bool sync);
+  static Task<Result<Unit>> seal_inline(Self self, Entry* entry);
   static Task<Result<Unit>> seal_tree(Self self, Entry* entry);
   std::size_t failed() const;
+  void note_unsynced(const BlockName& name);
 };
 
 // --- reading ---
@@ -356,8 +363,8 @@ Task<Result<Unit>> FileContent::Impl::write_piece(Self self, std::uint64_t offse
     if (!loaded) co_return loaded;
   }
   auto& buffer = self->buffers[block];
-  if (buffer.bytes.size() < from + data.size()) buffer.bytes.resize(from + data.size());
-  std::copy(data.begin(), data.end(), buffer.bytes.begin() + static_cast<std::ptrdiff_t>(from));
+  if (buffer.bytes.size() < from) buffer.bytes.resize(from);
+  buffer.bytes.replace(from, data.size(), data);
   buffer.used = ++self->clock;
   self->dirty = true;
   if (end > self->size) {
@@ -482,6 +489,13 @@ std::size_t FileContent::Impl::failed() const {
       std::count_if(sending.begin(), sending.end(), [](const auto& s) { return s.second.failed; }));
 }
 
+void FileContent::Impl::note_unsynced(const BlockName& name) {
+  unsynced.insert(name);
+  if (unsynced.size() <= kMaxUnsynced) return;
+  unsynced.clear();
+  unsynced_below = true;
+}
+
 Task<Unit> FileContent::Impl::put_one(Self self, BlockName name, SharedBytes bytes, bool sync) {
   auto done = co_await self->client.put_block(self->key_of(name), bytes, PutOptions{sync});
   const auto at = self->sending.find(name);
@@ -490,13 +504,14 @@ Task<Unit> FileContent::Impl::put_one(Self self, BlockName name, SharedBytes byt
     if (sync) {
       self->unsynced.erase(name);
     } else {
-      self->unsynced.insert(name);
+      self->note_unsynced(name);
     }
     if (at != self->sending.end()) self->sending.erase(at);
   } else {
     self->send_error = done.error();
     if (at != self->sending.end()) at->second.failed = true;
   }
+  self->cache.slots.release();
   self->slots.release();
   co_return Unit{};
 }
@@ -507,8 +522,8 @@ Task<Unit> FileContent::Impl::send(Self self, BlockName name, SharedBytes bytes)
   if (at != self->sending.end() && !at->second.failed) co_return Unit{};
   self->sending[name] = Sending{bytes, false};
   co_await self->slots.acquire();
-  const bool sync = self->send_synced || self->unsynced.size() >= kMaxUnsynced;
-  spawn(put_one(self, name, bytes, sync));
+  co_await self->cache.slots.acquire();
+  spawn(put_one(self, name, bytes, self->send_synced));
   co_return Unit{};
 }
 
@@ -532,6 +547,16 @@ Task<Result<Unit>> FileContent::Impl::send_buffer(Self self, std::uint64_t block
     node.children[block % kFanOut] = hash;
   }
   if (hash != kHole) co_await send(self, BlockName{span_of(0, block), hash}, share(std::move(bytes)));
+  co_return Unit{};
+}
+
+Task<Result<Unit>> FileContent::Impl::send_buffers(Self self) {
+  std::vector<std::uint64_t> blocks;
+  for (const auto& buffer : self->buffers) blocks.push_back(buffer.first);
+  for (const auto block : blocks) {
+    auto sent = co_await send_buffer(self, block);
+    if (!sent) co_return sent;
+  }
   co_return Unit{};
 }
 
@@ -579,16 +604,43 @@ Task<Unit> FileContent::Impl::send_failed(Self self) {
   co_return Unit{};
 }
 
-/// Blocks were confirmed without fsync when they were streamed; a replica that has one only syncs.
-Task<Result<Unit>> FileContent::Impl::sync_blocks(Self self) {
-  const std::vector<BlockName> names(self->unsynced.begin(), self->unsynced.end());
-  for (const auto& name : names) {
+/// What was streamed is where it belongs already, and only syncs there; it travels once more where that cannot be said.
+Task<Result<Unit>> FileContent::Impl::sync_set(Self self, BlockSet blocks) {
+  const auto synced = co_await self->client.sync_blocks(blocks);
+  if (!synced) co_return tl::unexpected<Error>(synced.error());
+  for (const auto& hash : blocks.hashes) {
+    const BlockName name{blocks.span, hash};
+    if (*synced) {
+      self->unsynced.erase(name);
+      continue;
+    }
     auto bytes = co_await fetch(self, name);
     if (!bytes) co_return pass(std::move(bytes));
     const SharedBytes block = *bytes;
     co_await send(self, name, block);
+    // What failed is kept in memory, and must not become the whole file.
+    if (self->failed() > 0) co_return tl::unexpected<Error>(*self->send_error);
   }
+  co_return Unit{};
+}
+
+Task<Result<Unit>> FileContent::Impl::sync_blocks(Self self) {
+  std::vector<Task<Result<Unit>>> tasks;
+  BlockSet set{self->volume, self->file_id, 0, {}};
+  for (auto it = self->unsynced.begin(); it != self->unsynced.end();) {
+    set.span = it->first;
+    set.hashes.push_back(it->second);
+    ++it;
+    const bool last = it == self->unsynced.end() || it->first != set.span || set.hashes.size() == kMaxBlocksOfSet;
+    if (!last) continue;
+    tasks.push_back(sync_set(self, set));
+    set.hashes.clear();
+  }
+  auto results = co_await when_all(std::move(tasks));
   co_await self->slots.drained();
+  for (auto& result : results) {
+    if (!result) co_return pass(std::move(result));
+  }
   co_return Unit{};
 }
 
@@ -596,31 +648,34 @@ Task<Result<Unit>> FileContent::Impl::sync_blocks(Self self) {
 Task<Result<Unit>> FileContent::Impl::sync_tree(Self self, NodeName at, Digest256 hash) {
   if (hash == kHole) co_return Unit{};
   const BlockName name{span_of(at.first, at.second), hash};
-  auto bytes = co_await fetch(self, name);
-  if (!bytes) co_return pass(std::move(bytes));
-  const SharedBytes block = *bytes;
-  co_await send(self, name, block);
-  // What failed is kept in memory, and must not become the whole file.
-  if (self->failed() > 0) co_return tl::unexpected<Error>(*self->send_error);
-  if (at.first == 0) co_return Unit{};
-  auto node = decode_node(*block);
-  if (!node) co_return pass(std::move(node));
-  for (std::size_t i = 0; i < kFanOut; ++i) {
+  BlockSet set{self->volume, self->file_id, name.first, {hash}};
+  std::vector<Digest256> children;
+  if (at.first > 0) {
+    auto bytes = co_await fetch(self, name);
+    if (!bytes) co_return pass(std::move(bytes));
+    auto node = decode_node(**bytes);
+    if (!node) co_return pass(std::move(node));
+    children = std::move(node->children);
+  }
+  if (at.first == 1) {  // these lie in the span of their node
+    std::copy_if(children.begin(), children.end(), std::back_inserter(set.hashes),
+                 [](const Digest256& h) { return h != kHole; });
+    children.clear();
+  }
+  auto synced = co_await sync_set(self, std::move(set));
+  if (!synced) co_return synced;
+  for (std::size_t i = 0; i < children.size(); ++i) {
     const NodeName child{static_cast<std::uint8_t>(at.first - 1), at.second * kFanOut + i};
-    auto synced = co_await sync_tree(self, child, node->children[i]);
-    if (!synced) co_return synced;
+    auto below = co_await sync_tree(self, child, children[i]);
+    if (!below) co_return below;
   }
   co_return Unit{};
 }
 
 Task<Result<Unit>> FileContent::Impl::seal_tree(Self self, Entry* entry) {
-  std::vector<std::uint64_t> blocks;
-  for (const auto& buffer : self->buffers) blocks.push_back(buffer.first);
-  for (const auto block : blocks) {
-    auto sent = co_await send_buffer(self, block);
-    if (!sent) co_return sent;
-  }
-  auto sent = co_await send_nodes(self);
+  co_await send_failed(self);
+  auto sent = co_await send_buffers(self);
+  if (sent) sent = co_await send_nodes(self);
   if (!sent) co_return sent;
   co_await self->slots.drained();
   if (self->failed() > 0) co_return tl::unexpected<Error>(*self->send_error);
@@ -640,23 +695,26 @@ Task<Result<Unit>> FileContent::Impl::seal_tree(Self self, Entry* entry) {
   co_return Unit{};
 }
 
+Task<Result<Unit>> FileContent::Impl::seal_inline(Self self, Entry* entry) {
+  auto content = co_await read_piece(self, 0, 0, self->size);
+  if (!content) co_return pass(std::move(content));
+  // Nothing names the blocks that were sent before the file became small: whether they arrived does not matter.
+  co_await self->slots.drained();
+  std::erase_if(self->sending, [&](const auto& s) { return s.second.failed && s.first.second != self->root; });
+  entry->content = std::move(*content);
+  entry->root.reset();
+  entry->blocks_synced = false;
+  co_return Unit{};
+}
+
 Task<Result<Unit>> FileContent::Impl::seal(Self self, Entry* entry, bool sync) {
-  // Who asked for fsync once asks again: from now on blocks are synced when they are sent, and not sent twice.
-  self->send_synced = self->send_synced || sync;
-  if (self->size <= kInlineBytes) {
-    auto content = co_await read_piece(self, 0, 0, self->size);
-    if (!content) co_return pass(std::move(content));
-    // Nothing names the blocks that were sent before the file became small: whether they arrived does not matter.
-    co_await self->slots.drained();
-    std::erase_if(self->sending, [&](const auto& s) { return s.second.failed && s.first.second != self->root; });
-    entry->content = std::move(*content);
-    entry->root.reset();
-    entry->blocks_synced = false;
-  } else {
-    co_await send_failed(self);
-    auto sealed = co_await seal_tree(self, entry);
-    if (!sealed) co_return sealed;
-  }
+  const bool is_inline = self->size <= kInlineBytes;
+  // What is sent from here on is the rest: synced at once. What was streamed before follows in sets.
+  self->send_synced = sync;
+  auto sealing = is_inline ? seal_inline(self, entry) : seal_tree(self, entry);
+  auto sealed = co_await sealing;
+  self->send_synced = false;
+  if (!sealed) co_return sealed;
   entry->size = self->size;
   self->dirty = false;
   co_return Unit{};
@@ -691,9 +749,19 @@ Task<Result<Unit>> FileContent::write(std::uint64_t offset, Bytes data) {
 Task<Result<Unit>> FileContent::truncate(std::uint64_t size) { return Impl::truncate(impl_, size); }
 Task<Result<Unit>> FileContent::seal(Entry& entry, bool sync) { return Impl::seal(impl_, &entry, sync); }
 
+Task<Result<Unit>> FileContent::send_written() {
+  if (impl_->size <= kInlineBytes) co_return Unit{};
+  co_return co_await Impl::send_buffers(impl_);
+}
+
+std::size_t FileContent::written_bytes() const {
+  std::size_t written = 0;
+  for (const auto& buffer : impl_->buffers) written += buffer.second.bytes.capacity();
+  return written;
+}
+
 std::size_t FileContent::held_bytes() const {
-  std::size_t held = impl_->nodes.size() * kFanOut * kHashBytes;
-  for (const auto& buffer : impl_->buffers) held += buffer.second.bytes.size();
+  std::size_t held = written_bytes() + impl_->nodes.size() * kFanOut * kHashBytes;
   for (const auto& block : impl_->sending) held += block.second.bytes->size();
   return held;
 }

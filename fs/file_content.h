@@ -1,8 +1,8 @@
 // The bytes of one open file: inline while small, a hash tree of blocks when larger, streamed both ways.
 //
 // Invariants: blocks are immutable and put before anything that names them; at most kBlocksInFlight are under way
-// and not answered, so that a file of any size goes through in bounded memory; a hole takes no space and an
-// all-zero block becomes one.
+// and not answered, so that a file of any size goes through in bounded memory, and kAllBlocksInFlight of all files; a
+// hole takes no space and an all-zero block becomes one.
 //
 // Threading: coroutines of the owner's strand. Reads and writes of one FileContent are not concurrent with
 // each other's *calls*, but reads may be awaited while writes go on; the caller (OpenFile) serializes writes,
@@ -20,7 +20,8 @@
 
 namespace kinfs::fs {
 
-inline constexpr std::size_t kBlocksInFlight = 16;
+inline constexpr std::size_t kBlocksInFlight = 16;      // of one file
+inline constexpr std::size_t kAllBlocksInFlight = 64;  // of all files of a mount
 
 /// Blocks lately read or written by this mount, shared by all files; bounded in bytes, the oldest go first.
 class BlockCache {
@@ -28,6 +29,8 @@ class BlockCache {
   explicit BlockCache(std::size_t limit_bytes) : limit_bytes_(limit_bytes) {}
   SharedBytes find(const Digest256& hash);
   void insert(const Digest256& hash, SharedBytes bytes);
+
+  AsyncSemaphore slots{kAllBlocksInFlight};  // for blocks that are sent
 
  private:
   struct Slot {
@@ -63,6 +66,11 @@ class FileContent {
   /// the entry said so), and fills in size, content or root, and blocks_synced. After an error everything is still
   /// here and dirty: seal again.
   Task<Result<Unit>> seal(Entry& entry, bool sync);
+  /// Sends what was written to blocks that are not full yet; they are read again when more comes. Leaves alone what
+  /// fits into the row. Errors as for write().
+  Task<Result<Unit>> send_written();
+  /// Bytes written and not sent, for the bound on what all files hold.
+  std::size_t written_bytes() const;
   /// Bytes held here, for the bound on memory.
   std::size_t held_bytes() const;
 

@@ -32,6 +32,7 @@ namespace kinfs::fs {
 inline constexpr std::int64_t kPublishMs = 4'000;   // what is unpublished for so long is put by tick()
 inline constexpr std::int64_t kRetryMs = 1'000;     // after a put of tick() failed
 inline constexpr std::size_t kBlockCacheBytes = 64 << 20;
+inline constexpr std::size_t kMaxWrittenBytes = 64 << 20;  // written and not sent, of all files
 
 struct Attr {
   std::uint64_t node = 0;
@@ -139,6 +140,8 @@ class Filesystem {
   void tick();
   /// Puts all that is unpublished; the first error, after trying all.
   Task<Result<Unit>> publish_all();
+  /// Of all files, written and not sent; about kMaxWrittenBytes at most.
+  std::size_t written_bytes() const { return written_bytes_; }
   /// Names of files that have unpublished changes, for the log.
   std::vector<std::string> unpublished() const;
   /// Nodes whose pages the kernel must drop, since the last call.
@@ -223,6 +226,8 @@ class Filesystem {
   Task<Result<Unit>> refresh(FilePtr file, Age age, std::uint32_t thread);
   Opened open_handle(const FilePtr& file, const OpenFlags& flags);
   Task<Result<Unit>> truncate(FilePtr file, std::uint64_t size);
+  void count_written(OpenFile& file);
+  Task<Unit> send_most_written();
   Task<Result<Unit>> publish(FilePtr file, bool sync);
   Task<Result<Unit>> publish_locked(FilePtr file, bool sync);
   Task<Result<Unit>> put_file(FilePtr file, bool sync);
@@ -255,6 +260,7 @@ class Filesystem {
   VolumeId volume_;
   Namespace ns_;
   BlockCache blocks_{kBlockCacheBytes};
+  std::size_t written_bytes_ = 0;  // the sum of OpenFile::written_bytes
   InodeTable inodes_;
   std::unordered_map<std::uint64_t, FilePtr> files_;      // by node: open, or unpublished
   std::multimap<RowId, FilePtr> attached_;                // those that live at a row

@@ -88,6 +88,7 @@ void Filesystem::drop(const FilePtr& file) {
   if (it == files_.end() || it->second != file) return;
   const FilePtr keep = file;
   files_.erase(it);
+  written_bytes_ -= std::exchange(keep->written_bytes, 0);
   if (!keep->attached) return;
   keep->attached = false;
   unlist(keep);
@@ -211,23 +212,52 @@ Task<Result<std::size_t>> Filesystem::write(std::uint64_t handle, std::uint64_t 
   const FilePtr file = *found;
   const Use use(file);
   const auto size = data.size();
-  const auto guard = co_await file->writing.lock();
+  auto guard = co_await file->writing.lock();
   if (append && offset != file->content->size()) {
     offset = file->content->size();
     stale_.push_back(file->node);  // the kernel has put these bytes where it thought that the end is
   }
   auto done = co_await file->content->write(offset, std::move(data));
+  count_written(*file);
   if (!done) co_return pass(std::move(done));
   const auto now_ns = env_.wall_ns();
   file->touch(env_.mono_ms(), now_ns);
   file->entry.mtime_ns = now_ns;
+  guard.release();
+  if (written_bytes_ > kMaxWrittenBytes) co_await send_most_written();
   co_return size;
+}
+
+void Filesystem::count_written(OpenFile& file) {
+  const auto now = file.content ? file.content->written_bytes() : 0;
+  written_bytes_ += now - file.written_bytes;
+  file.written_bytes = now;
+}
+
+/// A thousand files that are written to at once would hold a block each. The one that holds most goes first: small
+/// pieces would be sent again and again as they grow.
+Task<Unit> Filesystem::send_most_written() {
+  while (written_bytes_ > kMaxWrittenBytes) {
+    FilePtr most;
+    for (const auto& [node, file] : files_) {
+      if (!most || file->written_bytes > most->written_bytes) most = file;
+    }
+    if (!most || most->written_bytes == 0) break;
+    const Use use(most);
+    const auto guard = co_await most->writing.lock();
+    const auto before = written_bytes_;
+    (void)co_await most->content->send_written();  // an error is told by whoever publishes the file
+    count_written(*most);
+    if (written_bytes_ >= before) break;
+  }
+  co_return Unit{};
 }
 
 Task<Result<Unit>> Filesystem::truncate(FilePtr file, std::uint64_t size) {
   const Use use(file);
   const auto guard = co_await file->writing.lock();
   auto done = co_await file->content->truncate(size);
+  count_written(*file);
   if (!done) co_return pass(std::move(done));
   const auto now_ns = env_.wall_ns();
   file->touch(env_.mono_ms(), now_ns);
@@ -384,6 +414,7 @@ Task<Result<Unit>> Filesystem::put_file(FilePtr file, bool sync) {
     entry = file->entry;
     if (entry.type == FileType::kRegular && (sync || file->content->dirty())) {
       auto sealed = co_await file->content->seal(entry, sync);
+      count_written(*file);
       if (!sealed) co_return pass(std::move(sealed));
       file->entry.size = entry.size;
       file->entry.content = entry.content;

@@ -39,6 +39,7 @@
 #include "fs/filesystem.h"
 #include "fs/fuse_ops.h"
 #include "fs/system_env.h"
+#include "storage/heap.h"
 
 namespace kinfs::fs {
 namespace {
@@ -454,6 +455,7 @@ int main_of(int argc, char** argv) {
 }  // namespace kinfs::fs
 
 int main(int argc, char** argv) {
+  kinfs::keep_block_memory();
   try {
     return kinfs::fs::main_of(argc, argv);
   } catch (const std::exception& e) {

@@ -52,6 +52,7 @@ struct OpenFile {
   bool synced = false;              // what is published is known to be on disk
   std::optional<Error> deferred;    // of a put that nobody waited for; the next flush or fsync tells it, once
   std::size_t handles = 0;
+  std::size_t written_bytes = 0;    // of `content`, as they were counted last
   bool publishing = false;          // by the timer or a release
 
   bool unpublished() const { return attached && (changes != published || pending); }

@@ -20,6 +20,7 @@ namespace {
 
 constexpr ByteView kHeader{"kinfs blocks 1\n\0", 16};
 constexpr std::size_t kMaxOpenFiles = 128;
+constexpr std::uint64_t kStretchBytes = 8 << 20;
 constexpr std::string_view kSuffix = ".blocks";
 
 tl::unexpected<Error> errno_error(std::string_view what, const std::string& path, int error) {
@@ -129,6 +130,7 @@ Result<void> BlockFiles::find_segments() {
   if (error) return errno_error("cannot list", directory_, error.value());
   if (sizes_.empty()) return {};
   current_ = sizes_.rbegin()->first;
+  first_own_ = current_ + 1;
   // A crash while the newest segment was made leaves it without its header, and without blocks.
   if (sizes_[current_] < kHeader.size()) {
     auto file = start_segment(current_);
@@ -192,7 +194,7 @@ Result<std::shared_ptr<BlockFiles::File>> BlockFiles::file_to_append(std::size_t
     segment = current_;
     if (segment != 0) size = sizes_[segment];
   }
-  return segment == 0 || size + bytes > kSegmentBytes ? start_segment(segment + 1) : file_of(segment);
+  return segment < first_own_ || size + bytes > kSegmentBytes ? start_segment(segment + 1) : file_of(segment);
 }
 
 Result<BlockLocation> BlockFiles::append(ByteView bytes) {
@@ -210,16 +212,26 @@ Result<BlockLocation> BlockFiles::append(ByteView bytes) {
     if (::ftruncate((*file)->fd(), static_cast<off_t>(at.offset)) != 0) errno = 0;
     return errno_error("cannot write a block to", path_of(at.segment), error);
   }
+  begin_writing(**file, at);
   const std::lock_guard lock(mutex_);
   sizes_[at.segment] = at.offset + at.length;
   dirty_[at.segment] = *file;
   return at;
 }
 
-bool BlockFiles::holds(const BlockLocation& at) const {
+/// The disk begins with what fills a whole stretch, so that a sync finds little left to do.
+void BlockFiles::begin_writing(const File& file, const BlockLocation& at) {
+  const auto stretch = (at.offset + at.length) / kStretchBytes;
+  if (stretch == at.offset / kStretchBytes) return;
+  const auto from = static_cast<off_t>((stretch - 1) * kStretchBytes);
+  // Only a hint: what cannot be written is found by sync().
+  (void)::sync_file_range(file.fd(), from, kStretchBytes, SYNC_FILE_RANGE_WRITE);
+}
+
+bool BlockFiles::appended(const BlockLocation& at) const {
   const std::lock_guard lock(mutex_);
-  const auto it = sizes_.find(at.segment);
-  return it != sizes_.end() && at.offset + at.length <= it->second;
+  const auto size = sizes_.find(at.segment);
+  return at.segment >= first_own_ && size != sizes_.end() && at.offset + at.length <= size->second;
 }
 
 Result<SharedBytes> BlockFiles::read(const BlockLocation& at, const Digest256& hash) const {

@@ -5,6 +5,9 @@
 // entry may point at bytes that never came to the disk, and never at those of another block unnoticed: read()
 // checks the hash. A tail that no entry points to is skipped over.
 //
+// Each process appends to segments of its own: where a power cut took the end of one, index entries still point there,
+// and must not come to point at other blocks.
+//
 // A process that died may have left bytes in the kernel that no sync() covers any more: the file SYNCED says below
 // which segment there are none, and all others are synced with the first sync() after an open. It is written after what
 // it speaks of was synced, and so is behind it at any time; without it, all segments are.
@@ -41,8 +44,8 @@ class BlockFiles {
   Result<BlockLocation> append(ByteView bytes);
   /// kCorrupt when the bytes there do not hash to `hash`, or are not there.
   Result<SharedBytes> read(const BlockLocation& at, const Digest256& hash) const;
-  /// Whether the segment reaches that far; reads nothing.
-  bool holds(const BlockLocation& at) const;
+  /// Whether append() of this object put it there, so that sync() covers it; reads nothing.
+  bool appended(const BlockLocation& at) const;
   /// Everything appended before the call, by this process or another, is on the disk when it returns. After one failure
   /// it fails for good: the kernel may have dropped what it could not write, and would report the next fdatasync as
   /// done.
@@ -63,6 +66,7 @@ class BlockFiles {
   Result<std::shared_ptr<File>> file_of(std::uint32_t segment) const;
   Result<std::shared_ptr<File>> start_segment(std::uint32_t segment);
   Result<std::shared_ptr<File>> file_to_append(std::size_t bytes);
+  static void begin_writing(const File& file, const BlockLocation& at);
 
   const std::string directory_;
   std::mutex sync_mutex_;     // held through a sync, so that a second one waits for what the first took over
@@ -71,7 +75,8 @@ class BlockFiles {
   mutable std::map<std::uint32_t, std::shared_ptr<File>> files_;  // a bounded cache of open ones
   std::map<std::uint32_t, std::shared_ptr<File>> dirty_;          // null: of an earlier process, not opened yet
   std::uint32_t clean_below_ = 0;                                 // what SYNCED says
-  std::uint32_t current_ = 0;                                     // the segment appended to; 0: none yet
+  std::uint32_t current_ = 0;                                     // the newest segment; 0: none yet
+  std::uint32_t first_own_ = 1;                                   // those from here on are this object's
   std::optional<Error> sync_failure_;
 };
 

@@ -5,6 +5,7 @@
 
 #include <compare>
 #include <cstdint>
+#include <vector>
 
 #include "storage/bytes.h"
 
@@ -32,6 +33,15 @@ struct BlockKey {
   std::uint64_t span = 0;  // offset / kSpanBytes
   Digest256 hash{};        // SHA-256 of the bytes
   auto operator<=>(const BlockKey&) const = default;
+};
+
+/// Blocks of one file and one span: they have the same owners.
+struct BlockSet {
+  VolumeId volume{};
+  Bytes file_id;
+  std::uint64_t span = 0;
+  std::vector<Digest256> hashes;
+  BlockKey key(const Digest256& hash) const { return {volume, file_id, span, hash}; }
 };
 
 /// The top bits of MD5 over (volume, partition key).

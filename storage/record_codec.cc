@@ -275,6 +275,17 @@ Bytes encode_meta(const NodeMeta& meta) {
   p.set_boot(meta.boot);
   p.set_counter_floor(meta.counter_floor);
   p.set_machine_boot(meta.machine_boot);
+  p.set_layout_number(meta.layout_number);
+  for (const auto& m : meta.members) {
+    auto& to = *p.add_member();
+    to.set_node(static_cast<std::uint64_t>(m.node));
+    to.set_name(m.name);
+    to.set_address(m.address);
+    to.set_public_key(m.public_key);
+    to.set_weight(m.weight);
+    to.set_zone(m.zone);
+    to.set_incarnation(m.incarnation);
+  }
   return serialize(p);
 }
 
@@ -291,6 +302,14 @@ Result<NodeMeta> decode_meta(ByteView bytes) {
   meta.boot = p.boot();
   meta.counter_floor = p.counter_floor();
   meta.machine_boot = std::move(*p.mutable_machine_boot());
+  meta.layout_number = p.layout_number();
+  for (auto& m : *p.mutable_member()) {
+    if (auto ok = known(m, "node record"); !ok) return pass(std::move(ok));
+    if (m.public_key().size() != 32) return corrupt("a member's public key in the node record does not have 32 bytes");
+    meta.members.push_back({NodeId{m.node()}, std::move(*m.mutable_name()), std::move(*m.mutable_address()),
+                            std::move(*m.mutable_public_key()), m.weight(), std::move(*m.mutable_zone()),
+                            m.incarnation()});
+  }
   return meta;
 }
 

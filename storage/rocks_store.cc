@@ -436,7 +436,11 @@ Result<SharedBytes> Rocks::get_block(const BlockKey& key) const {
 Result<bool> Rocks::has_block(const BlockKey& key) const {
   auto at = location_of(key);
   if (!at) return pass(std::move(at));
-  return at->has_value() && blocks_->holds(**at);
+  if (!*at) return false;
+  if (blocks_->appended(**at)) return true;
+  const auto bytes = blocks_->read(**at, key.hash);
+  if (!bytes && bytes.error().code != Errc::kCorrupt) return tl::unexpected<Error>(bytes.error());
+  return bytes.has_value();
 }
 
 Result<ItemPage> Rocks::items(ItemKind kind, std::uint16_t partition, ByteView after, std::size_t limit) const {

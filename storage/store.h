@@ -56,6 +56,18 @@ struct BlockHint {
   bool operator==(const BlockHint&) const = default;
 };
 
+/// A host of the cluster.
+struct Member {
+  NodeId node{};
+  std::string name;      // host name, also the writer's name in versions
+  std::string address;   // tcp://HOST:PORT
+  Bytes public_key;      // 32 bytes, CURVE
+  std::uint32_t weight = 1;
+  std::string zone;
+  std::uint64_t incarnation = 0;  // of two entries the one with the greater counts; only the member raises its own
+  bool operator==(const Member&) const = default;
+};
+
 /// One record per data directory, written with sync.
 struct NodeMeta {
   NodeId node{};
@@ -65,6 +77,8 @@ struct NodeMeta {
   std::uint64_t boot = 0;              // how often the node was started on this directory
   std::uint64_t counter_floor = 0;     // dots below it may have been lost here, and live on elsewhere
   Bytes machine_boot;                  // the kernel's boot id at the last start: the same one means nothing was lost
+  std::uint64_t layout_number = 0;     // of the members below; 0: they stand in the configuration
+  std::vector<Member> members;
   bool operator==(const NodeMeta&) const = default;
 };
 
@@ -124,6 +138,8 @@ class Reader {
   virtual Result<std::optional<NodeMeta>> meta() const = 0;
   /// Checked against the hash: kCorrupt when it does not match, kNotFound when it is not here.
   virtual Result<SharedBytes> get_block(const BlockKey& key) const = 0;
+  /// Whether a sync() keeps it from now on. One that an earlier process stored is read and checked: a power cut may
+  /// have taken its bytes.
   virtual Result<bool> has_block(const BlockKey& key) const = 0;
   /// The items of a partition with keys greater than `after`, which is empty for all: at most `limit`, and not many
   /// more than 256 KiB of keys.

@@ -60,6 +60,8 @@ struct PutResult {
   bool degraded = false;           // fewer than W owners confirmed; it is durable where it could be, and drains
 };
 
+inline constexpr std::size_t kMaxBlocksOfSet = 512;
+
 struct PutOptions {
   bool sync = false;  // fsynced at W before the answer
 };
@@ -76,6 +78,9 @@ class Client {
                                       PutOptions options) = 0;
   /// Ends when W owners have the block (or as many as can be reached).
   virtual Task<Result<Unit>> put_block(BlockKey key, SharedBytes bytes, PutOptions options) = 0;
+  /// Whether each of these is fsynced at W owners when this ends. False: that cannot be said, and they are to be put
+  /// again with sync; no bytes have travelled. At most kMaxBlocksOfSet.
+  virtual Task<Result<bool>> sync_blocks(BlockSet blocks) = 0;
   virtual Task<Result<SharedBytes>> get_block(BlockKey key) = 0;
   virtual Task<Result<StoreUsage>> usage() = 0;
 

@@ -186,6 +186,61 @@ TEST_F(Core, AReplicaThatCannotReadABlockDoesNotSayThatItHasNone) {
   EXPECT_TRUE(next<Refusal>(0));
 }
 
+// --- Blocks that are to be on disk, and do not travel ---
+
+TEST_F(Core, OwnersSayWhetherTheyHaveBlocksOnDisk) {
+  start();
+  const auto bytes = share("block");
+  const BlockSet set{VolumeId{2}, "file", 0, {sha256(*bytes)}};
+  receive(NodeId{2}, 77, SyncBlocks{set});
+  auto reply = next<SyncBlocksReply>(0);
+  ASSERT_TRUE(reply);
+  EXPECT_FALSE(std::get<SyncBlocksReply>(reply->body).all);
+  ASSERT_TRUE(disk.put_block(set.key(set.hashes[0]), bytes));
+  syncs = false;
+  receive(NodeId{2}, 78, SyncBlocks{set});
+  EXPECT_FALSE(next<SyncBlocksReply>(0));
+  syncs = true;
+  receive(NodeId{2}, 79, SyncBlocks{set});
+  reply = next<SyncBlocksReply>(0);
+  ASSERT_TRUE(reply);
+  EXPECT_EQ(reply->id, 79u);
+  EXPECT_TRUE(std::get<SyncBlocksReply>(reply->body).all);
+}
+
+TEST_F(Core, BlocksAreSyncedWhenWOwnersSaySo) {
+  const auto bytes = share("block");
+  const BlockSet set{VolumeId{2}, "file", 0, {sha256(*bytes)}};
+  start();
+  const auto ask = [&] {
+    answers.clear();
+    sent.clear();
+    node->request(1, SyncBlocksRequest{set}, 4000, now);
+    run();
+    const auto message = next<SyncBlocks>(0);
+    return message ? message->id : 0;
+  };
+  const auto said = [&] { return std::get<BlocksSynced>(answers.at(0)).all; };
+  auto id = ask();  // it is not here: both others are needed
+  receive(NodeId{2}, id, SyncBlocksReply{true});
+  EXPECT_TRUE(answers.empty());
+  receive(NodeId{3}, id, SyncBlocksReply{true});
+  EXPECT_TRUE(said());
+  id = ask();
+  receive(NodeId{2}, id, SyncBlocksReply{true});
+  receive(NodeId{3}, id, Refusal{{Errc::kIo, "its disk"}});
+  EXPECT_FALSE(said());
+  ASSERT_TRUE(disk.put_block(set.key(set.hashes[0]), bytes));
+  id = ask();
+  receive(NodeId{3}, id, SyncBlocksReply{false});
+  EXPECT_TRUE(answers.empty());
+  receive(NodeId{2}, id, SyncBlocksReply{true});
+  EXPECT_TRUE(said());
+  ask();
+  for (int i = 0; i < 500 && answers.empty(); ++i) tick();  // they fall silent
+  EXPECT_FALSE(said());
+}
+
 // --- The order of hints ---
 
 TEST_F(Core, AHintThatCannotGoDoesNotHoldUpTheOthers) {

@@ -89,6 +89,7 @@ class CarryOut : public testing::Test {
   Outputs outputs{
       [this](const cluster::Message& m) { store.log.push_back("send " + std::to_string(m.id)); },
       [this](std::uint64_t client, cluster::Answer) { store.log.push_back("reply " + std::to_string(client)); },
+      [](const std::vector<Member>&) {},
       [](const Error&) {}};
   std::vector<SaveFailure> run(std::vector<Effect> effects) {
     return carry_out(std::move(effects), store, outputs,
@@ -163,9 +164,12 @@ TEST(SyncThread, OneSyncCoversAllThatWereAskedBeforeItBegan) {
     if (done.size() == 2) all.set_value();
   });
   loop.start();
-  sync->ask(1);
+  loop.loop.post([&] { sync->ask(1); });
   ASSERT_EQ(first_began.get_future().wait_for(kPatience), std::future_status::ready);
-  for (std::uint64_t token = 2; token <= 50; ++token) sync->ask(token);
+  for (std::uint64_t token = 2; token <= 50; ++token) loop.loop.post([&, token] { sync->ask(token); });
+  std::promise<void> asked;  // and handed over before, as what is posted from the loop runs in a later round
+  loop.loop.post([&] { loop.loop.post([&] { asked.set_value(); }); });
+  ASSERT_EQ(asked.get_future().wait_for(kPatience), std::future_status::ready);
   let_first_end.set_value();
   ASSERT_EQ(all.get_future().wait_for(kPatience), std::future_status::ready);
   loop.stop();
@@ -187,8 +191,10 @@ TEST(SyncThread, EndsWhileSomethingWaits) {
     return {};
   };
   SyncThread sync(loop.loop, store, [](auto, auto) {});
-  sync.ask(1);
+  loop.start();
+  loop.loop.post([&] { sync.ask(1); });
   ASSERT_EQ(began.get_future().wait_for(kPatience), std::future_status::ready);
+  loop.stop();
 }
 
 /// A real node, alone, on a store that can fail.
@@ -215,6 +221,7 @@ class OneNode : public testing::Test {
         loop.loop, node, store,
         Outputs{[](const cluster::Message&) {},
                 [this](std::uint64_t client, cluster::Answer answer) { answers[client] = std::move(answer); },
+                [](const std::vector<Member>&) {},
                 [this](const Error& error) {
                   fatal = error;
                   ended.set_value();

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -20,6 +21,7 @@ SIBLING = re.compile(r"^(?P<stem>.*)\.\+(?P<host>[a-z0-9]{1,12})-(?P<tag>[a-z2-7
 # Under a sanitizer everything is slower: promises in seconds are held in release.
 SANITIZED = os.environ.get("KINFS_SANITIZED", "") != ""
 SLACK = 6 if SANITIZED else 1
+MAX_RESIDENT_MIB = 300  # of a daemon, and of a mount
 
 
 def wait_until(holds, seconds, what):
@@ -243,6 +245,40 @@ class Lab:
         """(exit code, output) of `kinfs conflicts`."""
         done = kinfs("conflicts", "--json", self.at(host, folder))
         return done.returncode, done.stdout.decode()
+
+
+class Memory:
+    """Watches how much memory of its own each daemon and mount of a lab takes: anonymous and shared pages. Those of
+    files are the system's to drop."""
+    EVERY_SECONDS = 0.1
+
+    def __init__(self, lab):
+        self._names = {pid: f"{os.path.basename(arguments.split()[0])} {pid}"
+                       for pid, arguments in processes_of(lab.root)}
+        self._peaks = {}
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _look(self):
+        for pid, name in self._names.items():
+            try:
+                status = read(f"/proc/{pid}/status").decode()
+            except OSError:
+                continue
+            kib = sum(map(int, re.findall(r"^Rss(?:Anon|Shmem):\s+(\d+) kB", status, re.MULTILINE)))
+            self._peaks[name] = max(self._peaks.get(name, 0), kib >> 10)
+
+    def _watch(self):
+        while not self._end.wait(self.EVERY_SECONDS):
+            self._look()
+
+    def stop(self):
+        """The peak of each so far, in MiB, by program and pid."""
+        self._end.set()
+        self._thread.join()
+        self._look()
+        return self._peaks
 
 
 class LabTest(unittest.TestCase):

@@ -167,6 +167,16 @@ Result<Unit> FakeCluster::put_block(const BlockKey& key, const SharedBytes& byte
   return Unit{};
 }
 
+Result<bool> FakeCluster::sync_blocks(const BlockSet& set) {
+  ++calls.sets_synced;
+  if (sync_forgotten_) return false;
+  for (const auto& hash : set.hashes) {
+    if (!blocks.contains(set.key(hash))) return false;
+  }
+  calls.blocks_synced += set.hashes.size();
+  return true;
+}
+
 Result<SharedBytes> FakeCluster::get_block(const BlockKey& key) {
   ++calls.blocks_got;
   if (const auto code = next_of(block_get_failures_)) return fail(*code, "the test makes this block unreadable");
@@ -217,6 +227,13 @@ Task<Result<Unit>> FakeClient::put_block(BlockKey key, SharedBytes bytes, PutOpt
     --cluster_.blocks_under_way_;
     answer.set(cluster_.put_block(key, bytes, options.sync));
   });
+  auto result = co_await answer;
+  co_return result;
+}
+
+Task<Result<bool>> FakeClient::sync_blocks(BlockSet set) {
+  Promise<Result<bool>> answer;
+  cluster_.post([this, answer, set] { answer.set(cluster_.sync_blocks(set)); });
   auto result = co_await answer;
   co_return result;
 }

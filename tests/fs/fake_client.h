@@ -27,7 +27,8 @@ namespace kinfs::fs::test {
 struct Calls {
   std::uint64_t gets = 0, scans = 0, puts = 0, put_rows = 0, sync_puts = 0;
   std::uint64_t blocks_put = 0, blocks_synced = 0, blocks_got = 0, usages = 0;
-  std::uint64_t round_trips() const { return gets + scans + puts + blocks_put + blocks_got + usages; }
+  std::uint64_t sets_synced = 0;
+  std::uint64_t round_trips() const { return gets + scans + puts + blocks_put + blocks_got + usages + sets_synced; }
 };
 
 class FakeCluster {
@@ -65,6 +66,8 @@ class FakeCluster {
   /// The next `times` puts of rows take effect and end with kTimeout.
   void lose_put_answers(std::size_t times) { lost_answers_ = times; }
   void fail_block_puts(Errc code, std::size_t times) { block_failures_.assign(times, code); }
+  /// From now on no set of blocks is known to be on disk.
+  void forget_sync(bool on) { sync_forgotten_ = on; }
   void fail_block_gets(Errc code, std::size_t times) { block_get_failures_.assign(times, code); }
   /// The next `times` gets and scans end with `code`.
   void fail_reads(Errc code, std::size_t times) { read_failures_.assign(times, code); }
@@ -102,11 +105,13 @@ class FakeCluster {
                         bool sync);
   PutRowResult put_row(std::size_t host, const RowKey& key, const RowPut& put);
   Result<Unit> put_block(const BlockKey& key, const SharedBytes& bytes, bool sync);
+  Result<bool> sync_blocks(const BlockSet& blocks);
   Result<SharedBytes> get_block(const BlockKey& key);
 
   std::vector<Replica> replicas_;
   std::deque<std::function<void()>> queue_;
   bool at_once_ = false;
+  bool sync_forgotten_ = false;
   std::int64_t now_ms_ = 1'700'000'000'000;
   std::deque<Errc> put_failures_, block_failures_, block_get_failures_, read_failures_;
   std::size_t lost_answers_ = 0;
@@ -123,6 +128,7 @@ class FakeClient : public Client {
   Task<Result<PutResult>> put(VolumeId volume, Bytes partition_key, std::vector<RowPut> rows,
                               PutOptions options) override;
   Task<Result<Unit>> put_block(BlockKey key, SharedBytes bytes, PutOptions options) override;
+  Task<Result<bool>> sync_blocks(BlockSet blocks) override;
   Task<Result<SharedBytes>> get_block(BlockKey key) override;
   Task<Result<StoreUsage>> usage() override;
 

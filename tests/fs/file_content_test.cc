@@ -325,6 +325,47 @@ TEST_F(FileContentTest, SealWithSyncSyncsEveryBlock) {
   EXPECT_EQ(cluster.calls.blocks_put - put, 2u);  // none sent twice
 }
 
+TEST_F(FileContentTest, WhatWasStreamedIsSyncedWithoutTravellingAgain) {
+  std::mt19937_64 random(14);
+  Entry e = fresh();
+  auto f = open(e);
+  const Bytes data = noise(random, 2 * kSpanBytes + 5);
+  write(f, 0, data);
+  const auto put = cluster.calls.blocks_put;
+  seal(f, e, true);
+  EXPECT_TRUE(e.blocks_synced);
+  EXPECT_EQ(cluster.calls.blocks_put - put, 5u);  // the last block, and the nodes
+  EXPECT_EQ(cluster.calls.sets_synced, 2u);       // one for each span that was streamed
+  EXPECT_EQ(cluster.calls.blocks_synced, 2 * kFanOut + 5);
+}
+
+TEST_F(FileContentTest, WhatIsNotKnownToBeOnDiskTravelsAgain) {
+  std::mt19937_64 random(15);
+  Entry e = fresh();
+  auto f = open(e);
+  write(f, 0, noise(random, 4 * kBlockBytes));
+  cluster.run();
+  cluster.blocks.clear();
+  seal(f, e, true);
+  EXPECT_TRUE(e.blocks_synced);
+  EXPECT_EQ(cluster.blocks.size(), 5u);
+  EXPECT_EQ(cluster.calls.blocks_synced, 5u);
+}
+
+TEST_F(FileContentTest, MoreThanIsRememberedIsSyncedByWalkingTheTree) {
+  Entry e = fresh();
+  auto f = open(e);
+  constexpr std::uint64_t kBlocks = 5000;
+  for (std::uint64_t i = 0; i < kBlocks; ++i) write(f, i * kBlockBytes, "block " + std::to_string(i));
+  seal(f, e);
+  EXPECT_EQ(cluster.calls.blocks_synced, 0u);
+  const auto put = cluster.calls.blocks_put;
+  seal(f, e, true);
+  EXPECT_TRUE(e.blocks_synced);
+  EXPECT_GE(cluster.calls.blocks_synced, kBlocks);
+  EXPECT_EQ(cluster.calls.blocks_put, put);
+}
+
 TEST_F(FileContentTest, SequentialReaderIsAheadAndWaitsForNothingTwice) {
   std::mt19937_64 random(17);
   const Bytes data = noise(random, 20 * kBlockBytes);

@@ -332,10 +332,12 @@ TEST_F(Identity, FsyncOfALargeFileThatFindsNoRoomStopsSending) {
   const auto file = b.open("big", kAppend);
   MUST(file);
   cluster.fail_block_puts(Errc::kNoSpace, 1000);
+  cluster.forget_sync(true);
   cluster.calls = {};
   EXPECT_EQ(cluster.wait(b.fs.fsync(file->handle)).error().code, Errc::kNoSpace);
   EXPECT_LE(cluster.calls.blocks_put, 2 * kBlocksInFlight);  // what failed is kept in memory
   cluster.fail_block_puts(Errc::kNoSpace, 0);
+  cluster.forget_sync(false);
   MUST(cluster.wait(b.fs.fsync(file->handle)));
   EXPECT_GE(cluster.calls.blocks_synced, 60u);
   MUST(b.close(*file));

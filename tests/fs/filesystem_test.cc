@@ -48,6 +48,31 @@ TEST_F(Files, ACreatedFileIsSeenHereAtOnceAndElsewhereAfterClose) {
   everywhere("f", "abc");
 }
 
+TEST_F(Files, ManyFilesThatAreWrittenToAtOnceHoldABoundedPart) {
+  constexpr std::size_t kFiles = 700, kPiece = 40'000, kPieces = 5;
+  std::vector<Mount::Open> files;
+  for (std::size_t i = 0; i < kFiles; ++i) {
+    const auto file = a.create("f" + std::to_string(i));
+    MUST(file);
+    files.push_back(*file);
+  }
+  for (std::size_t piece = 0; piece < kPieces; ++piece) {
+    for (std::size_t i = 0; i < kFiles; ++i) {
+      MUST(a.write_at(files[i], piece * kPiece, std::string(kPiece, static_cast<char>('a' + (i + piece) % 26))));
+      ASSERT_LE(a.fs.written_bytes(), kMaxWrittenBytes);
+    }
+  }
+  EXPECT_GT(cluster.calls.blocks_put, 0u);
+  EXPECT_LE(cluster.calls.blocks_put, 2 * kFiles);
+  for (std::size_t i = 0; i < kFiles; ++i) MUST(a.close(files[i]));
+  EXPECT_EQ(a.fs.written_bytes(), 0u);
+  for (const std::size_t i : {std::size_t{0}, kFiles / 2, kFiles - 1}) {
+    std::string whole;
+    for (std::size_t n = 0; n < kPieces; ++n) whole.append(kPiece, static_cast<char>('a' + (i + n) % 26));
+    EXPECT_EQ(b.read("f" + std::to_string(i)), whole);
+  }
+}
+
 TEST_F(Files, WhatIsNeverClosedIsPublishedInTime) {
   const auto file = a.create("f");
   MUST(file);

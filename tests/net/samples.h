@@ -36,6 +36,11 @@ inline BlockKey sample_block_key() {
   return key;
 }
 
+inline BlockSet sample_block_set() {
+  const auto key = sample_block_key();
+  return {key.volume, key.file_id, key.span, {key.hash, Digest256{}}};
+}
+
 inline PartitionStat sample_stat() { return {Hlc{123456789}, 987654321}; }
 
 inline std::vector<Request> sample_requests() {
@@ -48,7 +53,9 @@ inline std::vector<Request> sample_requests() {
           PutBlockRequest{sample_block_key(), share({}), {false}},
           GetBlockRequest{sample_block_key()},
           UsageRequest{},
-          AdminRequest{"cut", {"a", "", "c"}}};
+          AdminRequest{"cut", {"a", "", "c"}},
+          AdmitRequest{{NodeId{4}, "host4", "tcp://[::1]:7946", Bytes(32, 'k'), 3, "cellar", 1}},
+          SyncBlocksRequest{sample_block_set()}};
 }
 
 inline std::vector<Answer> sample_answers() {
@@ -65,6 +72,8 @@ inline std::vector<Answer> sample_answers() {
   out.push_back(BlockFound{share("block")});
   out.push_back(StoreUsage{1, 2, 3, 4});
   out.push_back(AdminAnswer{"{\"safe\":true}"});
+  out.push_back(Admitted{3, {{NodeId{4}, "host4", "tcp://[::1]:7946", Bytes(32, 'k'), 3, "cellar", 1}}});
+  out.push_back(BlocksSynced{true});
   return out;
 }
 
@@ -94,7 +103,12 @@ inline std::vector<Message> sample_messages() {
       CompareItems{ItemKind::kRow, 5, "", {{"k", 32, md5("c")}, {"l", 1, {}}}, false},
       CompareItems{ItemKind::kBlock, 5, "after", {{"", 0, {}}}, true},
       CompareItemsReply{{1}, {{"k", md5("d")}, {Bytes("k\0", 2), {}}}, false},
-      CompareItemsReply{}};
+      CompareItemsReply{},
+      Propose{{{NodeId{1}, "host1", "tcp://a:1", Bytes(32, 'k'), 2, "attic", 7},
+               {NodeId{2}, "host2", "tcp://b:1", Bytes(32, 'l'), 1, "", 0}}},
+      ProposeReply{},
+      SyncBlocks{sample_block_set()},
+      SyncBlocksReply{true}};
   for (auto& request : sample_requests()) bodies.push_back(Forward{std::move(request)});
   for (auto& answer : sample_answers()) bodies.push_back(ForwardReply{std::move(answer)});
   std::vector<Message> out;
@@ -142,6 +156,10 @@ struct Dump {
   std::string operator()(const BlockKey& v) const {
     return all(v.volume, v.file_id, std::to_string(v.span), Bytes(view_of(v.hash)));
   }
+  std::string operator()(const Digest256& v) const { return to_hex(view_of(v)); }
+  std::string operator()(const BlockSet& v) const {
+    return all(v.volume, v.file_id, std::to_string(v.span), v.hashes);
+  }
   std::string operator()(const RowPut& v) const { return all(v.sort_key, v.base, v.add); }
   std::string operator()(const PutRowResult& v) const { return all(encode_context(v.context), v.live, v.added); }
   std::string operator()(const Member& v) const {
@@ -167,6 +185,14 @@ struct Dump {
   }
   std::string operator()(const AdminAnswer& v) const { return all(v.json); }
 
+  std::string operator()(const AdmitRequest& v) const { return all(v.member); }
+  std::string operator()(const Admitted& v) const { return all(v.members) + std::to_string(v.layout_number); }
+
+  std::string operator()(const Propose& v) const { return all(v.members); }
+  std::string operator()(const ProposeReply&) const { return "consent"; }
+  std::string operator()(const SyncBlocksRequest& v) const { return all(v.blocks); }
+  std::string operator()(const BlocksSynced& v) const { return all(v.all); }
+
   std::string operator()(const Ping&) const { return "ping"; }
   std::string operator()(const Pong&) const { return "pong"; }
   std::string operator()(const Gossip& v) const { return all(v.members, v.reply); }
@@ -182,6 +208,8 @@ struct Dump {
   std::string operator()(const WriteBlockReply&) const { return "written"; }
   std::string operator()(const ReadBlock& v) const { return all(v.key); }
   std::string operator()(const ReadBlockReply& v) const { return all(v.bytes); }
+  std::string operator()(const SyncBlocks& v) const { return all(v.blocks); }
+  std::string operator()(const SyncBlocksReply& v) const { return all(v.all); }
   std::string operator()(const Forward& v) const { return all(v.request); }
   std::string operator()(const ForwardReply& v) const { return all(v.answer); }
   std::string operator()(const Refusal& v) const { return all(v.error); }

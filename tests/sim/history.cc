@@ -186,6 +186,18 @@ void History::acknowledged_block(const BlockKey& key, bool sync, bool degraded) 
   check_confirmed(b, b.holders, world_.owners(key.volume, block_partition_key(key)), "a block");
 }
 
+void History::synced_block(const BlockKey& key) {
+  auto& b = blocks_.at(key);
+  b.acknowledged = b.sync = true;
+  b.degraded = false;
+  b.holders.clear();
+  b.lost_at.clear();
+  for (std::size_t h = 0; h < world_.hosts(); ++h) {
+    if (owns(h, key) && world_.store(h).synced(key)) b.holders.insert(h);
+  }
+  check_confirmed(b, b.holders, world_.owners(key.volume, block_partition_key(key)), "a block");
+}
+
 void History::read_block(const BlockKey& key, const SharedBytes& bytes) {
   if (bytes == nullptr || *bytes != *blocks_.at(key).bytes) violation("a block came back with other bytes");
 }
@@ -244,6 +256,12 @@ void History::check_converged() {
       }
     }
   }
+}
+
+void History::concluded_absence(std::size_t host, const RowKey& key) {
+  const auto owners = world_.owners(key);
+  if (std::find(owners.begin(), owners.end(), host) != owners.end()) return;
+  violation(fmt::format("host{} is cut off, owns nothing of {}, and says that it is absent", host + 1, name_of(key)));
 }
 
 void History::check_blocks() {

@@ -11,6 +11,7 @@
 //    when that was asked for;
 //  - after an answer that is not degraded, no later read that is not degraded misses it, or shows what it superseded;
 //  - what an acknowledged write superseded does not come back;
+//  - a degraded answer says that a key is absent only where the host that gives it is an owner;
 //  - what was refused for good was done nowhere, and never is;
 //  - the clock of a write is greater than those of what it replaced;
 //  - one write shows once, however often it was sent; no dot ever names two writes;
@@ -52,8 +53,12 @@ class History : public World::Observer {
   };
   Expectation expect(const RowKey& key) const;
   void read(const RowKey& key, const Expectation& expectation, const Row& row, bool degraded);
+  /// A degraded answer by `host` said that there is no such key: only a replica of its own could tell.
+  void concluded_absence(std::size_t host, const RowKey& key);
   void begin_block(const BlockKey& key, const SharedBytes& bytes);
   void acknowledged_block(const BlockKey& key, bool sync, bool degraded);
+  /// It is said to be on disk at W owners, now or before.
+  void synced_block(const BlockKey& key);
   void read_block(const BlockKey& key, const SharedBytes& bytes);
 
   /// After healing, before any read.

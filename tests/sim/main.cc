@@ -38,6 +38,10 @@ const std::map<std::string, PlantedBug> kBugs{
     {"stale-sums", PlantedBug::kStaleSums},
     {"compare-skips-absent", PlantedBug::kCompareSkipsAbsent},
     {"adopt-peers-row", PlantedBug::kAdoptPeersRow},
+    {"conclude-absence", PlantedBug::kConcludeAbsence},
+    {"answer-before-hint", PlantedBug::kAnswerBeforeHint},
+    {"join-unasked", PlantedBug::kJoinUnasked},
+    {"join-unfilled", PlantedBug::kJoinUnfilled},
 };
 
 int run_one(std::uint64_t seed, PlantedBug bug, bool trace) {

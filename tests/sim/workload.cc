@@ -76,10 +76,11 @@ class SimClient {
     const auto expectation = history_.expect(key);
     const auto host = some_host();
     world_.request(host, cluster::GetRequest{key.volume, key.partition_key, key.sort_key}, kPatienceMs,
-                   [this, key, expectation, dice](std::optional<cluster::Answer> answer) {
+                   [this, key, expectation, dice, host](std::optional<cluster::Answer> answer) {
                      const auto* got = answer ? std::get_if<GetResult>(&*answer) : nullptr;
                      if (got == nullptr) return next();
                      ++result_.answered;
+                     if (got->degraded && got->row.empty()) history_.concluded_absence(host, key);
                      history_.read(key, expectation, got->row, got->degraded);
                      if (dice < 0.45) return next();
                      write_over(key, got->row);
@@ -224,6 +225,18 @@ class SimClient {
                        ++result_.answered;
                        history_.acknowledged_block(key, sync, stored->degraded);
                      }
+                     if (!sync && world_.chance() < 0.7) return sync_block(key);
+                     next();
+                   });
+  }
+
+  void sync_block(const BlockKey& key) {
+    const BlockSet set{key.volume, key.file_id, key.span, {key.hash}};
+    world_.request(some_host(), cluster::SyncBlocksRequest{set}, kPatienceMs,
+                   [this, key](std::optional<cluster::Answer> answer) {
+                     const auto* synced = answer ? std::get_if<cluster::BlocksSynced>(&*answer) : nullptr;
+                     if (synced != nullptr) ++result_.answered;
+                     if (synced != nullptr && synced->all) history_.synced_block(key);
                      next();
                    });
   }
@@ -243,6 +256,35 @@ class SimClient {
   cluster::HlcClock clock_;
   std::int64_t end_us_ = 0;
   bool done_ = false;
+};
+
+/// Hosts that are not members yet ask to be taken in, often at the same moment, each another member.
+class Joiners {
+ public:
+  explicit Joiners(World& world) : world_(world) { again(world.between(300'000, 3'000'000)); }
+
+ private:
+  void again(std::int64_t delay_us) {
+    world_.after(delay_us, [this] { ask(); });
+  }
+  void ask() {
+    std::vector<std::size_t> members;
+    std::vector<std::size_t> others;
+    for (std::size_t h = 0; h < world_.hosts(); ++h) (world_.joined(h) ? members : others).push_back(h);
+    if (others.empty()) return;
+    std::shuffle(members.begin(), members.end(), world_.random());
+    const bool all_at_once = world_.chance() < 0.5;
+    for (std::size_t i = 0; i < others.size() && (i == 0 || all_at_once); ++i) {
+      const auto host = others[i];
+      world_.request(members[i % members.size()], cluster::AdmitRequest{world_.member(host)}, 3000,
+                     [this, host](std::optional<cluster::Answer> answer) {
+                       auto* admitted = answer ? std::get_if<cluster::Admitted>(&*answer) : nullptr;
+                       if (admitted != nullptr) world_.join(host, std::move(admitted->members));
+                     });
+    }
+    again(world_.between(100'000, 1'500'000));
+  }
+  World& world_;
 };
 
 class Enemy {
@@ -341,10 +383,13 @@ void compare_all(World& world, History& history) {
 // switched off, by one read of each key.
 void finish(World& world, History& history) {
   world.calm();
-  if (!world.run_until([&] { return world.idle(); }, 60'000'000)) {
+  // Each host that joins must be filled before the next one may.
+  if (!world.run_until([&] { return world.idle(); }, world.joins() ? 240'000'000 : 60'000'000)) {
     history.violation("hints do not drain within 60 s of healing:" + world.why_not_idle());
+    if (world.joins()) return;
   }
-  history.check_drained();
+  // What was written when there was one host, no hint gives to those that joined later.
+  if (!world.joins()) history.check_drained();
   if (world.compares()) compare_all(world, history);
   const auto keys = history.keys();
   std::size_t left = keys.size();
@@ -410,6 +455,12 @@ RunResult run_seed(const RunOptions& options) {
   w.disk_faults = chance() < 0.2;
   w.compare_interval_ms = chance() < 0.5 ? 0 : 4000;
   if (chance() < 0.5) w.quorum = some_quorum(dice, w.hosts);
+  if (w.hosts <= 5 && chance() < 0.25) {
+    w.joins = true;
+    w.quorum = {static_cast<std::uint32_t>(w.hosts), 0, 0};
+    w.compare_interval_ms = 4000;
+    w.disk_faults = false;
+  }
 
   World world(w);
   History history(world);
@@ -422,6 +473,8 @@ RunResult run_seed(const RunOptions& options) {
     clients.push_back(std::make_unique<SimClient>(world, history, keys, c, result));
     clients.back()->run_until(kLoadUs);
   }
+  std::optional<Joiners> joiners;
+  if (w.joins) joiners.emplace(world);
   Enemy enemy(world);
   enemy.run_until(kLoadUs);
   world.run_until(kLoadUs);

@@ -31,12 +31,13 @@ void add(cluster::Counters& sum, const cluster::Counters& c) {
 
 World::World(WorldOptions options) : options_(options), random_(options.seed), hosts_(options.hosts) {
   for (std::size_t h = 0; h < hosts_.size(); ++h) {
-    cluster::Member m;
+    Member m;
     m.node = node_id(h);
     m.name = fmt::format("host{}", h + 1);
-    m.address = "sim";
+    m.address = fmt::format("sim{}", h + 1);
     m.public_key = Bytes(32, static_cast<char>(h));
     members_.push_back(std::move(m));
+    hosts_[h].joined = h == 0 || !options_.joins;
   }
   links_.assign(hosts_.size() * hosts_.size(), false);
   for (std::size_t h = 0; h < hosts_.size(); ++h) restart(h);
@@ -45,7 +46,27 @@ World::World(WorldOptions options) : options_(options), random_(options.seed), h
 NodeId World::id_of(std::size_t host) const { return node_id(host); }
 std::size_t World::host_of(NodeId node) const { return static_cast<std::size_t>(node) - 1; }
 
+std::size_t World::write_quorum() const {
+  if (!options_.joins) return std::min<std::size_t>(options_.quorum.w, options_.quorum.n);
+  // An answer that arrives now may have been given some seconds ago, when there were fewer.
+  std::size_t least = 0;
+  for (const auto& h : hosts_) {
+    if (h.joined && h.joined_us <= now_us_ - 6'000'000) ++least;
+  }
+  for (const auto& h : hosts_) {
+    if (h.node != nullptr && h.node->layout().number != 0) least = std::min(least, h.node->members().size());
+  }
+  return least / 2 + 1;
+}
+
 std::vector<std::size_t> World::owners(VolumeId volume, const Bytes& partition_key) const {
+  if (options_.joins) {
+    std::vector<std::size_t> out;
+    for (std::size_t h = 0; h < hosts_.size(); ++h) {
+      if (joined(h)) out.push_back(h);
+    }
+    return out;
+  }
   static thread_local std::map<std::size_t, cluster::Layout> layouts;  // a pure function of the number of hosts and N
   const auto slot = hosts_.size() * 100 + options_.quorum.n;
   const auto it = layouts.try_emplace(slot, 1, members_, options_.quorum.n).first;
@@ -267,23 +288,42 @@ void World::crash(std::size_t host, bool power_cut) {
 
 void World::restart(std::size_t host) {
   auto& h = hosts_[host];
-  if (up(host)) return;
+  if (up(host) || !h.joined) return;
   if (tracing()) trace(fmt::format("host{} starts", host + 1));
-  cluster::NodeConfig config;
-  config.self = node_id(host);
-  config.cluster_id = kClusterId;
-  config.machine_boot = fmt::format("boot {}", h.machine_boots);
-  config.members = members_;
-  config.seeds = {node_id(0)};
-  config.quorum = options_.quorum;
-  config.compare_interval_ms = options_.compare_interval_ms;
-  config.bug = options_.bug;
-  h.node = std::make_unique<cluster::Node>(config, *h.store, random_());
+  h.node = std::make_unique<cluster::Node>(config_of(host), *h.store, random_());
   ++h.epoch;
   const auto started = h.node->start(time_of(h));
   if (!started) std::abort();  // the world gives each host its own disk
   carry_out(host);
   if (up(host)) tick(host, h.epoch);
+}
+
+void World::join(std::size_t host, std::vector<Member> members) {
+  if (joined(host)) return;
+  hosts_[host].joined = true;
+  hosts_[host].joined_us = now_us_;
+  hosts_[host].told = std::move(members);
+  if (tracing()) trace(fmt::format("host{} is taken in", host + 1));
+  restart(host);
+}
+
+cluster::NodeConfig World::config_of(std::size_t host) const {
+  const auto& h = hosts_[host];
+  cluster::NodeConfig config;
+  config.self = node_id(host);
+  config.cluster_id = kClusterId;
+  config.machine_boot = fmt::format("boot {}", h.machine_boots);
+  config.members = members_;
+  if (options_.joins) {
+    config.members_grow = true;
+    config.layout_number = h.told.empty() ? 1 : 0;
+    config.members = h.told.empty() ? std::vector<Member>{members_[host]} : h.told;
+  }
+  config.seeds = {node_id(0)};
+  config.quorum = options_.quorum;
+  config.compare_interval_ms = options_.compare_interval_ms;
+  config.bug = options_.bug;
+  return config;
 }
 
 void World::pause(std::size_t host, bool paused) {
@@ -340,6 +380,7 @@ void World::calm() {
 
 bool World::idle() const {
   return std::all_of(hosts_.begin(), hosts_.end(), [](const Host& h) {
+    if (!h.joined) return false;
     if (h.node == nullptr || !h.node->idle()) return false;
     const auto peers = h.node->peers();
     return std::all_of(peers.begin(), peers.end(), [](const auto& p) { return !p.suspected && p.hints == 0; });
@@ -412,9 +453,15 @@ struct Describe {
   std::string operator()(const cluster::WriteBlockReply&) const { return "block written"; }
   std::string operator()(const cluster::ReadBlock&) const { return "read block"; }
   std::string operator()(const cluster::ReadBlockReply& r) const { return r.bytes ? "has block" : "has no such block"; }
+  std::string operator()(const cluster::SyncBlocks&) const { return "sync blocks"; }
+  std::string operator()(const cluster::SyncBlocksReply& r) const { return r.all ? "blocks synced" : "lacks blocks"; }
   std::string operator()(const cluster::Forward&) const { return "forward"; }
   std::string operator()(const cluster::ForwardReply&) const { return "forwarded answer"; }
   std::string operator()(const cluster::Refusal& r) const { return "refuses: " + r.error.text; }
+  std::string operator()(const cluster::Propose& p) const {
+    return fmt::format("proposes {} members", p.members.size());
+  }
+  std::string operator()(const cluster::ProposeReply&) const { return "consents"; }
   std::string operator()(const cluster::ComparePartitions& c) const {
     return fmt::format("compares {} partitions", c.sums.size());
   }

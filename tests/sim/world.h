@@ -33,6 +33,7 @@ struct WorldOptions {
   double crash_in_effects = 0;  // between any two effects
   bool disk_faults = false;     // disks are emptied, and restored from backups
   std::uint32_t compare_interval_ms = 0;  // of anti-entropy; 0: none
+  bool joins = false;           // host1 is alone at first, the others join; all are owners then
   bool trace = false;
 };
 
@@ -83,8 +84,8 @@ class World {
   const cluster::Node& node(std::size_t host) const { return *hosts_[host].node; }
   std::vector<std::size_t> owners(VolumeId volume, const Bytes& partition_key) const;
   std::vector<std::size_t> owners(const RowKey& key) const { return owners(key.volume, key.partition_key); }
-  /// W of Dynamo, as far as there are owners.
-  std::size_t write_quorum() const { return std::min<std::size_t>(options_.quorum.w, options_.quorum.n); }
+  /// W of Dynamo, as far as there are owners; where hosts join, that of the least layout that is still in use.
+  std::size_t write_quorum() const;
 
   /// `answer` gets nullopt when the host died or said nothing within `ttl_ms`. Called exactly once.
   void request(std::size_t host, cluster::Request request, std::uint32_t ttl_ms,
@@ -97,6 +98,12 @@ class World {
   /// kill -9; with `power_cut`, what was not synced is lost too, but for a random prefix.
   void crash(std::size_t host, bool power_cut);
   void restart(std::size_t host);
+  bool joins() const { return options_.joins; }
+  bool joined(std::size_t host) const { return hosts_[host].joined; }
+  /// The entry that a host asks to be taken in with.
+  const Member& member(std::size_t host) const { return members_[host]; }
+  /// It was taken in, and starts, knowing `members`.
+  void join(std::size_t host, std::vector<Member> members);
   void pause(std::size_t host, bool paused);
   void fill_disk(std::size_t host, bool full);
   bool disk_faults() const { return options_.disk_faults; }
@@ -128,6 +135,9 @@ class World {
     std::unique_ptr<cluster::Node> node;
     std::uint64_t epoch = 0;  // of what was started: events of a former life are dropped
     std::uint64_t machine_boots = 1;
+    bool joined = true;
+    std::int64_t joined_us = -1'000'000'000;
+    std::vector<Member> told;  // the members, when it joined
     bool paused = false;
     bool full = false;
     std::int64_t wall_offset_ms = 0;
@@ -157,6 +167,7 @@ class World {
   std::optional<cluster::ClientFrame> over_the_wire(const cluster::ClientFrame& frame);
   void replace_disk(std::size_t host, std::unique_ptr<MemStore> disk);
   void tick(std::size_t host, std::uint64_t epoch);
+  cluster::NodeConfig config_of(std::size_t host) const;
 
   WorldOptions options_;
   std::mt19937_64 random_;
@@ -164,7 +175,7 @@ class World {
   std::uint64_t sequence_ = 0;
   std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
   std::vector<Host> hosts_;
-  std::vector<cluster::Member> members_;
+  std::vector<Member> members_;
   std::vector<bool> links_;  // from * hosts + to: cut
   std::map<std::uint64_t, Request> requests_;
   std::uint64_t next_request_ = 0;

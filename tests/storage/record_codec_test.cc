@@ -47,6 +47,21 @@ TEST(RecordCodec, GoldenBytesOfVersion1) {
   EXPECT_EQ(decode_location(from_hex(kGoldenLocation)), kLocation);
 }
 
+// What a host that others may join keeps beside it, since version 1 too.
+TEST(RecordCodec, GoldenBytesOfMembers) {
+  auto meta = kMeta;
+  meta.layout_number = 2;
+  meta.members = {{NodeId{1}, "host1", "tcp://192.0.2.1:7946", Bytes(32, 'k'), 1, "attic", 9}};
+  constexpr ByteView kGolden =
+      "09887766554433221112106363636363636363636363636363636318800821630000000000000028033080043a04626f6f744002"
+      "4a530901000000000000001205686f7374311a147463703a2f2f3139322e302e322e313a3739343622206b6b6b6b6b6b6b6b6b6b"
+      "6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b2801320561747469633809";
+  EXPECT_EQ(to_hex(encode_meta(meta)), kGolden);
+  EXPECT_EQ(decode_meta(from_hex(kGolden)), meta);
+  meta.members[0].public_key.pop_back();
+  EXPECT_EQ(decode_meta(encode_meta(meta)).error().code, Errc::kCorrupt);
+}
+
 TEST(RecordCodec, EmptyThingsAndLargeOnes) {
   EXPECT_EQ(encode_row(Row{}), "");
   EXPECT_EQ(decode_row(""), Row{});

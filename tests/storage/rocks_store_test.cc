@@ -354,6 +354,25 @@ TEST(RocksStore, BlocksThatAPowerCutTookAreMissedAndCanBePutAgain) {
   }
 }
 
+TEST(RocksStore, WhatAPowerCutTookIsMissedAlsoWhereOthersWereWrittenSince) {
+  const TempDirectory tmp;
+  const std::string path = tmp / "data";
+  auto store = open_rocks(path);
+  ASSERT_TRUE(store->put_block(block_key(block_bytes(1)), share(block_bytes(1))).has_value());
+  const std::string segment = stdfs::directory_iterator(path + "/blocks")->path();
+  const auto before = stdfs::file_size(segment);
+  ASSERT_TRUE(store->put_block(block_key(block_bytes(2)), share(block_bytes(2))).has_value());
+  EXPECT_EQ(store->has_block(block_key(block_bytes(2))), true);
+  store.reset();
+  stdfs::resize_file(segment, before);  // all of the second block
+  store = open_rocks(path);
+  ASSERT_TRUE(store->put_block(block_key(block_bytes(3)), share(block_bytes(3))).has_value());
+  ASSERT_TRUE(store->put_block(block_key(block_bytes(4)), share(block_bytes(4))).has_value());
+  EXPECT_EQ(store->has_block(block_key(block_bytes(1))), true);
+  EXPECT_EQ(store->has_block(block_key(block_bytes(2))), false);
+  EXPECT_EQ(store->has_block(block_key(block_bytes(3))), true);
+}
+
 // --- A full disk: children with a small file system in a mount namespace of their own, which goes with them ---
 
 /// What the child says, after nothing of its disk is left here.
