@@ -58,4 +58,12 @@ void Forwarder::tick() {
   }
 }
 
+bool ForwardsTaken::first_time(NodeId from, std::uint64_t id) {
+  auto& ids = taken_[from];
+  const bool old = ids.size() == kWindow && id < *ids.begin();
+  if (old || !ids.insert(id).second) return false;
+  if (ids.size() > kWindow) ids.erase(ids.begin());
+  return true;
+}
+
 }  // namespace kinfs::cluster

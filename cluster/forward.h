@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -37,6 +39,18 @@ class Forwarder {
   Core& core_;
   std::function<void(const Asker&, PutRequest)> coordinate_;
   std::unordered_map<std::uint64_t, UnderWay> under_way_;
+};
+
+/// What others forwarded to this node is carried out once: the forwarder may have told a client of a definite refusal,
+/// and a second delivery after it must not do what was refused. Per sender the last kWindow ids are kept; what is older
+/// than all of them counts as a second delivery too (an answer that does not come says nothing, so this is safe).
+class ForwardsTaken {
+ public:
+  bool first_time(NodeId from, std::uint64_t id);
+
+ private:
+  static constexpr std::size_t kWindow = 4096;
+  std::map<NodeId, std::set<std::uint64_t>> taken_;
 };
 
 }  // namespace kinfs::cluster

@@ -54,6 +54,7 @@ class NodeImpl {
   AntiEntropy anti_entropy;
   Membership membership;
   Forwarder forwarder;
+  ForwardsTaken forwards_taken;
 };
 
 Result<void> NodeImpl::start() {
@@ -140,6 +141,7 @@ void NodeImpl::dispatch(Message& message) {
           [&](SyncBlocks& b) { replica.sync_blocks(message, b); },
           [&](SyncBlocksReply& b) { blocks.synced(id, from, b.all); },
           [&](Forward& b) {
+            if (!forwards_taken.first_time(from, id) && !core.bug(PlantedBug::kForwardTwice)) return;
             auto* put = std::get_if<PutRequest>(&b.request);
             const Asker asker{false, 0, from, id, core.now.mono_ms + message.ttl_ms};
             if (put == nullptr)

@@ -60,6 +60,7 @@ enum class PlantedBug : std::uint32_t {
   kAnswerBeforeHint,       // a synced write is answered before the hint that it depends on is on disk
   kJoinUnasked,            // a host is taken in without asking the other members
   kJoinUnfilled,           // a host is taken in before the one before it has what was written earlier
+  kForwardTwice,           // a forwarded put that the network delivers again is carried out again
 };
 
 struct NodeConfig {

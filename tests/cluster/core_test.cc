@@ -319,6 +319,21 @@ TEST_F(Core, AnErrorAfterASilentOwnerLeavesTheOutcomeOpen) {
   EXPECT_EQ(code_of(answers.front()), Errc::kTimeout);
 }
 
+TEST_F(Core, WhatWasRefusedToAForwarderIsNotDoneWhenItArrivesAgain) {
+  start();
+  const Forward forward{PutRequest{VolumeId{2}, "p", {RowPut{"k", {}, {version("v")}, {}}}, {}}};
+  disk.full = true;
+  receive(NodeId{2}, 7, forward);
+  const auto reply = next<ForwardReply>(0);
+  ASSERT_TRUE(reply);
+  EXPECT_EQ(code_of(std::get<ForwardReply>(reply->body).answer), Errc::kNoSpace);
+  disk.full = false;
+  receive(NodeId{2}, 7, forward);
+  EXPECT_TRUE(disk.get({VolumeId{2}, "p", "k"})->versions.empty());
+  receive(NodeId{3}, 7, forward);  // another host's, under the same number
+  EXPECT_EQ(disk.get({VolumeId{2}, "p", "k"})->versions.size(), 1u);
+}
+
 TEST_F(Core, ARowDoesNotGrowBeyondWhatCanBeSent) {
   config.quorum = {1, 1, 1};
   config.members.resize(1);

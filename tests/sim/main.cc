@@ -42,6 +42,7 @@ const std::map<std::string, PlantedBug> kBugs{
     {"answer-before-hint", PlantedBug::kAnswerBeforeHint},
     {"join-unasked", PlantedBug::kJoinUnasked},
     {"join-unfilled", PlantedBug::kJoinUnfilled},
+    {"forward-twice", PlantedBug::kForwardTwice},
 };
 
 int run_one(std::uint64_t seed, PlantedBug bug, bool trace) {
