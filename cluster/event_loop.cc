@@ -17,6 +17,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <deque>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -56,7 +57,7 @@ struct EventLoop::Impl {
   std::unordered_map<int, std::uint64_t> serial_of;
   std::uint64_t next_serial = 1;  // 0 is wake_fd
   std::vector<std::shared_ptr<Timer>> timers;
-  std::vector<std::function<bool()>> hooks;
+  std::deque<std::function<bool()>> hooks;  // a hook may add hooks: those that are there stay where they are
 
   std::mutex posted_mutex;
   std::vector<std::function<void()>> posted;
@@ -87,10 +88,7 @@ struct EventLoop::Impl {
   /// Whether another round is wanted without waiting.
   bool run_hooks() {
     bool again = false;
-    for (std::size_t i = 0; i < hooks.size(); ++i) {
-      auto hook = hooks[i];  // a hook may add hooks
-      again = hook() || again;
-    }
+    for (std::size_t i = 0; i < hooks.size(); ++i) again = hooks[i]() || again;
     return again;
   }
 

@@ -43,12 +43,14 @@ std::uint64_t read_be64(ByteView in, std::size_t at = 0);
 /// big-endian, byte strings are preceded by their length.
 class CanonicalWriter {
  public:
+  CanonicalWriter() { out_.reserve(kUsualBytes); }
   CanonicalWriter& u64(std::uint64_t v);
   CanonicalWriter& i64(std::int64_t v) { return u64(static_cast<std::uint64_t>(v)); }
   CanonicalWriter& bytes(ByteView b);
   const Bytes& out() const { return out_; }
 
  private:
+  static constexpr std::size_t kUsualBytes = 128;
   Bytes out_;
 };
 

@@ -2,8 +2,11 @@
 #include "storage/record_codec.h"
 
 #include <fmt/format.h>
+#include <google/protobuf/arena.h>
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <limits>
 
 #include "storage/record.pb.h"
@@ -27,6 +30,27 @@ Result<void> known(const Message& m, std::string_view what) {
   if (m.GetReflection()->GetUnknownFields(m).empty()) return {};
   return fail(Errc::kFormat, fmt::format("a {} has fields that this version of kinfs does not know: upgrade", what));
 }
+
+/// A message whose parts lie in it: rows of the usual size need nothing of the heap but the bytes of long values.
+template <class Message>
+class Local {
+ public:
+  Local() : arena_(options(block_)), message_(google::protobuf::Arena::CreateMessage<Message>(&arena_)) {}
+  Local(const Local&) = delete;
+  Local& operator=(const Local&) = delete;
+  Message& operator*() { return *message_; }
+
+ private:
+  static google::protobuf::ArenaOptions options(std::array<char, 4096>& block) {
+    google::protobuf::ArenaOptions options;
+    options.initial_block = block.data();
+    options.initial_block_size = block.size();
+    return options;
+  }
+  alignas(std::max_align_t) std::array<char, 4096> block_;
+  google::protobuf::Arena arena_;
+  Message* message_;
+};
 
 Bytes serialize(const google::protobuf::MessageLite& m) {
   Bytes out;
@@ -216,14 +240,16 @@ constexpr std::size_t kPlaceBytes = 2 + 4;  // partition and volume
 }  // namespace
 
 Bytes encode_row(const Row& row) {
-  record::Row p;
+  Local<record::Row> local;
+  auto& p = *local;
   to_proto(row.context, p);
   for (const Version& v : row.versions) to_proto(v, *p.add_version());
   return serialize(p);
 }
 
 Result<Row> decode_row(ByteView bytes) {
-  record::Row p;
+  Local<record::Row> local;
+  auto& p = *local;
   if (auto ok = parse(p, bytes, "row"); !ok) return pass(std::move(ok));
   if (auto ok = known(p, "row"); !ok) return pass(std::move(ok));
   auto context = context_from_proto(p);
@@ -241,25 +267,29 @@ Result<Row> decode_row(ByteView bytes) {
 }
 
 Bytes encode_version(const Version& version) {
-  record::Version p;
+  Local<record::Version> local;
+  auto& p = *local;
   to_proto(version, p);
   return serialize(p);
 }
 
 Result<Version> decode_version(ByteView bytes) {
-  record::Version p;
+  Local<record::Version> local;
+  auto& p = *local;
   if (auto ok = parse(p, bytes, "version"); !ok) return pass(std::move(ok));
   return from_proto(p);
 }
 
 Bytes encode_context(const CausalContext& context) {
-  record::Row p;
+  Local<record::Row> local;
+  auto& p = *local;
   to_proto(context, p);
   return serialize(p);
 }
 
 Result<CausalContext> decode_context(ByteView bytes) {
-  record::Row p;
+  Local<record::Row> local;
+  auto& p = *local;
   if (auto ok = parse(p, bytes, "causal context"); !ok) return pass(std::move(ok));
   if (auto ok = known(p, "causal context"); !ok) return pass(std::move(ok));
   if (p.version_size() != 0) return corrupt("a causal context holds versions");
