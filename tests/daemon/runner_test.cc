@@ -61,6 +61,7 @@ class FakeStore : public Store {
   Result<std::optional<NodeMeta>> meta() const override { return stored_meta; }
   Result<SharedBytes> get_block(const BlockKey&) const override { return fail(Errc::kNotFound, "no block"); }
   Result<bool> has_block(const BlockKey&) const override { return false; }
+  Result<ItemPage> items(ItemKind, std::uint16_t, ByteView, std::size_t) const override { return ItemPage{}; }
   StoreUsage usage() const override { return {}; }
 };
 
