@@ -89,14 +89,24 @@ class DebTest(unittest.TestCase):
         listing = self.must("dpkg-deb", "-c", self.package)
         self.assertEqual([line for line in listing.splitlines() if " root/root " not in line], [])
 
-    def test_programs_find_each_other(self):
+    def test_programs(self):
         self.assertIn("one shared directory", self.must(self.at("usr/bin/kinfs"), "--help"))
         self.assertIn(VERSION, self.must(self.at("usr/sbin/kinfsd"), "--version"))
         self.assertIn("good;", self.must(self.at("usr/sbin/kinfsd"), "--check-config", "--config",
                                          self.at("etc/kinfs/kinfs.toml")))
-        # What kinfs cannot find it names; with kinfsd in the sbin next to its bin it gets further.
-        found = run(self.at("usr/bin/kinfs"), "--socket", "/nowhere/kinfsd.sock", "mount", "home", "/nowhere")
-        self.assertNotIn("there is no program", found.stdout)
+
+    def test_kinfs_finds_the_others_in_the_sbin_next_to_its_bin(self):
+        prefix = os.path.join(self.folder, "prefix")
+        for folder in ("bin", "sbin"):
+            os.makedirs(os.path.join(prefix, folder))
+        shutil.copy(self.at("usr/bin/kinfs"), os.path.join(prefix, "bin"))
+        for name in ("kinfsd", "mount.kinfs"):
+            with open(os.path.join(prefix, "sbin", name), "w", encoding="utf-8") as out:
+                out.write(f"#!/bin/sh\necho the {name} below the prefix was called >&2\nexit 4\n")
+            os.chmod(os.path.join(prefix, "sbin", name), 0o755)
+        done = run(os.path.join(prefix, "bin/kinfs"), "lab", "up", "--nodes", "1", os.path.join(self.folder, "lab"))
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("the kinfsd below the prefix was called", done.stdout)
 
     def test_every_key_of_the_example_is_its_default(self):
         """With all comments of settings taken away, the example is the configuration that holds without it."""
