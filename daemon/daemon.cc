@@ -25,6 +25,7 @@
 #include "cluster/zmq_transport.h"
 #include "daemon/admin.h"
 #include "daemon/key_file.h"
+#include "daemon/notify.h"
 #include "daemon/runner.h"
 #include "storage/rocks_store.h"
 
@@ -127,6 +128,7 @@ struct Daemon::Impl {
   void on_signal();
   void sweep();
   void look_at_peers();
+  std::string state_in_words() const;
   void stop_when_idle();
 };
 
@@ -226,19 +228,30 @@ void Daemon::Impl::sweep() {
   for (const auto client : late) on_reply(client, Error{Errc::kTimeout, "no answer in time; the outcome is unknown"});
 }
 
+/// For `systemctl status`.
+std::string Daemon::Impl::state_in_words() const {
+  const auto others = std::max<std::size_t>(1, config.members.size()) - 1;
+  const auto up = std::count_if(was_up.begin(), was_up.end(), [](const auto& peer) { return peer.second; });
+  return others == 0 ? "Serves; this host is the whole cluster"
+                     : fmt::format("Serves; of the {} other hosts {} answer", others, up);
+}
+
 void Daemon::Impl::look_at_peers() {
+  bool changed = false;
   for (const auto& peer : node->peers()) {
     if (peer.member.node == self) continue;
     const bool up = peer.last_heard_ms >= 0 && !peer.suspected;
     const auto [entry, fresh] = was_up.try_emplace(peer.member.node, false);
     if (entry->second == up) continue;
     entry->second = up;
+    changed = true;
     if (up) {
       spdlog::info("{} ({}) is up", peer.member.name, peer.member.address);
     } else {
       spdlog::warn("{} ({}) does not answer", peer.member.name, peer.member.address);
     }
   }
+  if (changed && !stopping_since) notify_status(state_in_words());
 }
 
 void Daemon::Impl::on_signal() {
@@ -247,6 +260,7 @@ void Daemon::Impl::on_signal() {
   spdlog::info("{} received: stopping", info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
   if (stopping_since) return loop.stop();
   stopping_since = EventLoop::mono_ms();
+  notify_stopping();
 }
 
 void Daemon::Impl::stop_when_idle() {
@@ -279,9 +293,11 @@ Result<void> Daemon::run() {
   });
   d.loop.every(kSweepMs, [&d] { d.sweep(); });
   d.loop.every(kLookAtPeersMs, [&d] { d.look_at_peers(); });
+  if (const auto interval_ms = watchdog_interval_ms(); interval_ms > 0) d.loop.every(interval_ms, notify_alive);
   spdlog::info("{} serves: {} members, n {} r {} w {}, listening on {}, socket {}, data in {}", d.config.name,
                std::max<std::size_t>(1, d.config.members.size()), d.config.quorum.n, d.config.quorum.r,
                d.config.quorum.w, d.config.listen, d.config.socket, d.config.data_dir);
+  notify_ready(d.state_in_words());
   d.loop.run();
   if (d.fatal) {
     return fail(Errc::kIo, fmt::format("{} cannot be synced any more: {}. Nothing that was confirmed is lost; look at "

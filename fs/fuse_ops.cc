@@ -543,7 +543,7 @@ Result<std::unique_ptr<FuseServer>> FuseServer::mount(Filesystem& filesystem, st
                                                       FuseOptions options) {
   auto impl = std::make_unique<Impl>(filesystem, strand, std::move(options));
   fuse_args args = FUSE_ARGS_INIT(0, nullptr);
-  std::string list = "default_permissions,fsname=kinfs,subtype=kinfs";
+  std::string list = "default_permissions,subtype=kinfs,fsname=" + impl->options.source;
   if (impl->options.allow_other) list += ",allow_other";
   for (const auto& option : impl->options.kernel_options) list += "," + option;
   fuse_opt_add_arg(&args, "mount.kinfs");

@@ -20,6 +20,7 @@
 namespace kinfs::fs {
 
 struct FuseOptions {
+  std::string source = "kinfs";  // as /proc/mounts names it: the volume
   std::string directory;
   std::vector<std::string> kernel_options;  // ro, nosuid, … as mount(8) has them
   bool allow_other = false;

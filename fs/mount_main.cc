@@ -119,10 +119,16 @@ std::optional<Refusal> take_option(const std::string& word, Options& out) {
     out.kernel.push_back(word);
     return std::nullopt;
   }
-  // For mount(8) and systemd alone.
-  if (one_of(name, {"defaults", "_netdev", "auto", "noauto", "user", "nouser", "users", "nofail", "relatime",
-                    "norelatime", "nodiratime", "comment", "default_permissions", "allow_other"}) ||
-      name.starts_with("x-")) {
+  if (name == "remount") {
+    return Refusal{kRefused, "a mount keeps the options that it was mounted with; to change them unmount it (umount), "
+                             "then mount it anew"};
+  }
+  // For mount(8) and systemd alone, or of no effect here.
+  if (one_of(name, {"defaults", "_netdev", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail",
+                    "relatime", "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "diratime",
+                    "nodiratime", "silent", "loud", "nomand", "comment", "uhelper", "default_permissions",
+                    "allow_other"}) ||
+      name.starts_with("x-") || name.starts_with("X-")) {
     return std::nullopt;
   }
   return Refusal{kUsage, fmt::format("unknown option {}\n{}", name, kUsageText)};
@@ -147,8 +153,12 @@ std::optional<Refusal> parse(int argc, char** argv, Options& out) {
       if (auto refusal = take_options(word.substr(2), out)) return refusal;
     } else if (word == "-f") {
       out.foreground = true;
-    } else if (word == "-n" || word == "-s" || word == "-v") {
+    } else if (one_of(word, {"-n", "-s", "-v", "-w"})) {
       continue;  // mount(8) passes these on
+    } else if (one_of(word, {"-t", "-N"}) && i + 1 < argc) {
+      ++i;  // so it does these, with the type and with a namespace that it has entered itself
+    } else if (word == "-r") {
+      out.kernel.push_back("ro");
     } else if (word.starts_with("-")) {
       return Refusal{kUsage, fmt::format("unknown option {}\n{}", word, kUsageText)};
     } else {
@@ -156,7 +166,8 @@ std::optional<Refusal> parse(int argc, char** argv, Options& out) {
     }
   }
   if (places.size() != 2) return Refusal{kUsage, kUsageText};
-  out.volume = places[0];
+  // mount(8) makes a path of a name that happens to be there too: from /, where systemd runs it, home becomes /home.
+  out.volume = places[0].substr(places[0].rfind('/') + 1);
   out.directory = places[1];
   if (out.host.empty()) {
     std::array<char, HOST_NAME_MAX + 1> name{};
@@ -169,24 +180,42 @@ std::optional<Refusal> parse(int argc, char** argv, Options& out) {
 
 // --- the place ---
 
-bool is_mount_point(const std::string& directory) {
+/// What mountinfo has written with octal numbers for blanks and the like.
+std::string unescaped(const std::string& field) {
+  std::string plain;
+  for (std::size_t i = 0; i < field.size(); ++i) {
+    if (field[i] == '\\' && i + 3 < field.size()) {
+      plain += static_cast<char>(std::strtol(field.substr(i + 1, 3).c_str(), nullptr, 8));
+      i += 3;
+    } else {
+      plain += field[i];
+    }
+  }
+  return plain;
+}
+
+/// The type of the topmost mount at `directory`; empty when it is no mount point.
+std::string mounted_at(const std::string& directory) {
   std::ifstream mounts("/proc/self/mountinfo");
+  std::string type;
   for (std::string line; std::getline(mounts, line);) {
     std::istringstream fields(line);
-    std::string skip, at;
+    std::string skip, at, word;
     fields >> skip >> skip >> skip >> skip >> at;
-    std::string plain;
-    for (std::size_t i = 0; i < at.size(); ++i) {
-      if (at[i] == '\\' && i + 3 < at.size()) {
-        plain += static_cast<char>(std::strtol(at.substr(i + 1, 3).c_str(), nullptr, 8));
-        i += 3;
-      } else {
-        plain += at[i];
-      }
+    if (unescaped(at) != directory) continue;
+    while (fields >> word && word != "-") {
     }
-    if (plain == directory) return true;
+    fields >> type;
   }
-  return false;
+  return type;
+}
+
+/// Where autofs waits for this very mount (x-systemd.automount), looking into the directory would wait for it too.
+bool awaits_mount(const std::string& directory) { return mounted_at(directory) == "autofs"; }
+
+bool is_mount_point(const std::string& directory) {
+  const auto type = mounted_at(directory);
+  return !type.empty() && type != "autofs";
 }
 
 std::optional<Refusal> check_directory(Options& options) {
@@ -211,6 +240,7 @@ std::optional<Refusal> check_directory(Options& options) {
     return Refusal{kRefused, fmt::format("{} is a mount point already; unmount it first (umount {})", directory,
                                          directory)};
   }
+  if (awaits_mount(directory)) return std::nullopt;
   if (!std::filesystem::is_empty(directory, error) || error) {
     return Refusal{kRefused, fmt::format("{} is not empty: mounting would hide what is in it; use an empty directory",
                                          directory)};
@@ -243,8 +273,10 @@ class Launch {
     ::close(fd_);
     fd_ = -1;
   }
-  /// From now on nobody watches: the terminal is let go.
+  /// From now on nobody watches: the terminal is let go. Only now: systemd knows by the process group whose mount(2)
+  /// is the answer to its automount, and one from another group would wait for itself.
   void let_go() {
+    ::setsid();
     const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0) return;
     for (int fd = 0; fd < 3; ++fd) ::dup2(null, fd);
@@ -338,6 +370,7 @@ std::optional<Refusal> begin(const Options& options, Mount& mount) {
   mount.client = std::move(*client);
   mount.filesystem = std::make_unique<Filesystem>(*mount.client, mount.env, kVolumeHome);
   FuseOptions fuse;
+  fuse.source = options.volume;
   fuse.directory = options.directory;
   fuse.kernel_options = options.kernel;
   fuse.allow_other = ::geteuid() == 0;
@@ -412,7 +445,6 @@ int launch(const Options& options) {
   }
   if (child == 0) {
     ::close(pipe_fds[0]);
-    ::setsid();
     [[maybe_unused]] const int moved = ::chdir("/");
     std::_Exit(serve(options, Launch(pipe_fds[1])));
   }

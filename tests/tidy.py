@@ -46,6 +46,7 @@ ADAPTERS = {  # start of an include -> the files that may
     "zmq": {"cluster/zmq_transport.cc"},
     "fuse": {"fs/fuse_ops.cc"},
     "cryptopp/": {"storage/bytes.cc"},
+    "systemd/": {"daemon/notify.cc"},
     "crypto++/": {"storage/bytes.cc"},
 }
 

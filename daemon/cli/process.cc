@@ -143,7 +143,10 @@ Result<std::string> find_program(const std::string& name) {
   std::vector<std::string> folders;
   std::error_code error;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  if (!error) folders.push_back(self.parent_path());
+  if (!error) {
+    folders.push_back(self.parent_path());
+    folders.push_back((self.parent_path().parent_path() / "sbin").string());
+  }
   for (const char* f : {"/usr/sbin", "/sbin", "/usr/bin"}) folders.emplace_back(f);
   for (const auto& folder : folders) {
     auto path = folder + "/" + name;

@@ -33,8 +33,8 @@ bool wait_for_end(const ProcessId& process, std::int64_t timeout_ms);
 /// SIGTERM, then, after `patience_ms`, SIGKILL; false when it does not even end by that (stuck in the kernel).
 bool end_process(const ProcessId& process, std::int64_t patience_ms);
 
-/// The path of a program that belongs to this one: beside the running binary, else in /usr/sbin, /sbin, /usr/bin.
-/// kRefused, naming where it was looked for.
+/// The path of a program that belongs to this one: beside the running binary or in ../sbin from there (installed
+/// below a prefix), else in /usr/sbin, /sbin, /usr/bin. kRefused, naming where it was looked for.
 Result<std::string> find_program(const std::string& name);
 
 /// Runs a program and waits for it; standard input is /dev/null. Its exit code, or 128 + the signal.
