@@ -17,16 +17,11 @@
 #include <vector>
 
 #include "cluster/event_loop.h"
+#include "cluster/key_pair.h"
 #include "cluster/message.h"
 
 namespace kinfs::cluster {
 
-struct KeyPair {
-  Bytes public_key;  // 32 bytes
-  Bytes secret_key;  // 32 bytes
-};
-/// A fresh CURVE key pair.
-KeyPair make_key_pair();
 /// The first 8 bytes of SHA-256 of the public key: identity is the key pair, not the address.
 NodeId node_id_of(ByteView public_key);
 
