@@ -384,6 +384,9 @@ class Decoder {
       member.weight = m.weight();
       member.zone = bounded(m.mutable_zone(), kMaxNameBytes, "a zone's name");
       member.incarnation = m.incarnation();
+      require(m.client_key().empty() || m.client_key().size() == kPublicKeyBytes, "a client key of {} bytes",
+              m.client_key().size());
+      member.client_key = std::move(*m.mutable_client_key());
       out.members.push_back(std::move(member));
     }
     return out;

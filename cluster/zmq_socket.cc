@@ -313,8 +313,8 @@ Result<ZmqDialled> ZmqContext::dial(const std::string& name, const std::string& 
     const auto events = fmt::format("inproc://monitor-{}", ++impl_->monitors);
     out.monitor.impl_.reset(new ZmqSocket::Impl{zmq::socket_t(impl_->context, zmq::socket_type::pair)});
     out.monitor.impl_->socket.set(zmq::sockopt::linger, 0);
-    if (::zmq_socket_monitor(socket.handle(), events.c_str(),
-                             ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED) != 0) {
+    if (::zmq_socket_monitor(socket.handle(), events.c_str(), ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED) !=
+        0) {
       throw zmq::error_t();
     }
     out.monitor.impl_->socket.connect(events);
@@ -329,8 +329,8 @@ Result<ZmqDialled> ZmqContext::dial(const std::string& name, const std::string& 
   } catch (const zmq::error_t&) {
     // ZeroMQ finds nothing to dial in it.
   }
-  return fail(Errc::kRefused, fmt::format("member {} has the address {}; an address looks like tcp://192.0.2.1:7946",
-                                          name, address));
+  return fail(Errc::kRefused,
+              fmt::format("member {} has the address {}; an address looks like tcp://192.0.2.1:7946", name, address));
 }
 
 }  // namespace kinfs::cluster

@@ -8,10 +8,12 @@
 #include <array>
 #include <charconv>
 #include <deque>
+#include <optional>
 #include <random>
 #include <unordered_map>
 
 #include "cluster/hop.h"
+#include "cluster/remote_clients.h"
 #include "cluster/zmq_line.h"
 
 namespace kinfs::cluster {
@@ -24,27 +26,23 @@ constexpr std::int64_t kPurgeMs = 100;
 
 std::string user_id_of(NodeId node) { return fmt::format("{:016x}", static_cast<std::uint64_t>(node)); }
 
-NodeId parse_user_id(const char* text) {
-  std::uint64_t id = 0;
-  const std::string_view view = text == nullptr ? "" : text;
-  const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), id, 16);
-  return error == std::errc{} && end == view.data() + view.size() ? NodeId{id} : NodeId{};
-}
+constexpr std::string_view kClientPrefix = "client of ";
+std::string client_user_id_of(NodeId host) { return std::string(kClientPrefix) + user_id_of(host); }
 
-/// Whoever knocks again and again must not fill the log.
-class LogPace {
- public:
-  bool now() {
-    const auto ms = EventLoop::mono_ms();
-    if (ms < next_ms_) return false;
-    next_ms_ = ms + kPauseMs;
-    return true;
-  }
-
- private:
-  static constexpr std::int64_t kPauseMs = 10'000;
-  std::int64_t next_ms_ = 0;
+/// Who is at the other end of a connection, by the key that was proven.
+struct Proven {
+  NodeId node{};
+  bool client = false;  // one of the clients of this host
 };
+
+Proven parse_user_id(const char* text) {
+  std::uint64_t id = 0;
+  std::string_view view = text == nullptr ? "" : text;
+  const bool client = view.starts_with(kClientPrefix);
+  if (client) view.remove_prefix(kClientPrefix.size());
+  const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), id, 16);
+  return error == std::errc{} && end == view.data() + view.size() ? Proven{NodeId{id}, client} : Proven{};
+}
 
 bool is_answer(const Body& body) {
   return std::holds_alternative<Pong>(body) || std::holds_alternative<ReadRowReply>(body) ||
@@ -82,7 +80,9 @@ struct ZmqTransport::Impl {
   ZmqSocket zap;
   ZmqSocket router;
   std::unordered_map<NodeId, Peer> peers;
-  std::unordered_map<std::string, NodeId> admitted;  // by public key
+  std::unordered_map<std::string, NodeId> admitted;          // by public key
+  std::unordered_map<std::string, NodeId> admitted_clients;  // by client key: the host
+  std::optional<RemoteClients> clients;
   std::set<NodeId> cut;
   TransportCounters counters;
   LogPace strangers;
@@ -102,6 +102,8 @@ struct ZmqTransport::Impl {
   }
 
   Result<void> admit(const std::vector<Member>& members);
+  void admit_clients(const Member& member, const Bytes& old_key);
+  void set_members(const std::vector<Member>& members);
   Result<void> open_router();
   Result<void> open_peer(Peer& peer);
   void close_peer(Peer& peer);
@@ -110,9 +112,12 @@ struct ZmqTransport::Impl {
   void dial_anew(Peer& peer);
   Result<void> watch();
   void answer_zap();
+  void on_router();
   void read_router();
   bool receive_one();
   void accept(ByteView header, SharedBytes payload, NodeId proven);
+  void accept_client(ByteView route, ByteView header, SharedBytes payload, NodeId host);
+  void serve_clients(UnixServer::OnRequest on_request, std::function<Hlc()> hlc, UnixServerLimits limits);
   void send(const Message& message);
   void flush(Peer& peer);
   bool write(Peer& peer, const Queued& item, std::int64_t now_ms);
@@ -139,8 +144,16 @@ Result<void> ZmqTransport::Impl::admit(const std::vector<Member>& members) {
     if (member.node == config.self) continue;
     admitted[member.public_key] = member.node;
     peers[member.node].member = member;
+    admit_clients(member, {});
   }
   return {};
+}
+
+void ZmqTransport::Impl::admit_clients(const Member& member, const Bytes& old_key) {
+  if (member.client_key == old_key) return;
+  const auto old = admitted_clients.find(old_key);
+  if (old != admitted_clients.end() && old->second == member.node) admitted_clients.erase(old);
+  if (member.client_key.size() == kKeyBytes) admitted_clients.try_emplace(member.client_key, member.node);
 }
 
 Result<void> ZmqTransport::Impl::open_router() {
@@ -196,9 +209,26 @@ void ZmqTransport::Impl::dial_anew(Peer& peer) {
   close_peer(peer);
 }
 
+void ZmqTransport::Impl::set_members(const std::vector<Member>& members) {
+  for (const auto& member : members) {
+    if (member.node == config.self) continue;
+    if (member.public_key.size() != kKeyBytes || node_id_of(member.public_key) != member.node) {
+      spdlog::error("{}: {} is said to be a member with a key that is not its own; it is not spoken with",
+                    config.listen, member.name);
+      continue;
+    }
+    auto& peer = peers[member.node];
+    const bool same = peer.member.address == member.address && peer.line.is_open();
+    admit_clients(member, peer.member.client_key);
+    peer.member = member;
+    admitted[member.public_key] = member.node;
+    if (!same) dial_anew(peer);
+  }
+}
+
 Result<void> ZmqTransport::Impl::watch() {
   auto watched = loop.add(zap.descriptor(), EPOLLIN, [this](std::uint32_t) { answer_zap(); });
-  if (watched) watched = loop.add(router.descriptor(), EPOLLIN, [this](std::uint32_t) { read_router(); });
+  if (watched) watched = loop.add(router.descriptor(), EPOLLIN, [this](std::uint32_t) { on_router(); });
   for (auto& [id, peer] : peers) {
     if (watched) watched = watch_peer(peer);
   }
@@ -215,6 +245,9 @@ Result<void> ZmqTransport::Impl::watch() {
       purge(peer);
       reopen_if_lost(peer);
     }
+    if (!clients) return;
+    clients->sweep(EventLoop::mono_ms());
+    on_router();
   });
   return {};
 }
@@ -233,8 +266,13 @@ void ZmqTransport::Impl::answer_zap() {
       more = part.more();
     }
     const bool curve = request.size() == 7 && request[0] == "1.0" && request[2] == kZapDomain && request[5] == "CURVE";
-    const auto who = curve ? admitted.find(request[6]) : admitted.end();
-    const bool known = who != admitted.end();
+    std::string who;  // a node's key is never taken for one of clients
+    if (const auto node = admitted.find(curve ? request[6] : ""); node != admitted.end()) {
+      who = user_id_of(node->second);
+    } else if (const auto client = admitted_clients.find(curve ? request[6] : ""); client != admitted_clients.end()) {
+      who = client_user_id_of(client->second);
+    }
+    const bool known = !who.empty();
     if (!known) {
       ++counters.unauthenticated;
       if (strangers.now()) {
@@ -246,7 +284,7 @@ void ZmqTransport::Impl::answer_zap() {
                                       request.size() > 1 ? request[1] : Bytes{},
                                       known ? "200" : "400",
                                       known ? "OK" : "not a member",
-                                      known ? user_id_of(who->second) : Bytes{},
+                                      who,
                                       Bytes{}};
     for (std::size_t i = 0; i < answer.size(); ++i) {
       ZmqPart part{ByteView(answer[i])};
@@ -256,6 +294,12 @@ void ZmqTransport::Impl::answer_zap() {
 }
 
 // --- Receiving ---
+
+/// Whoever sends on the ROUTER reads it afterwards: a send processes commands, and its descriptor says no more of them.
+void ZmqTransport::Impl::on_router() {
+  if (clients) clients->flush();
+  read_router();
+}
 
 void ZmqTransport::Impl::read_router() {
   unread = false;
@@ -275,8 +319,24 @@ bool ZmqTransport::Impl::receive_one() {
     ++counters.malformed;
     return true;
   }
-  accept(header, message.parts == 2 ? share(Bytes(payload)) : nullptr, parse_user_id(message.header.user_id()));
+  auto block = message.parts == 2 ? share(Bytes(payload)) : nullptr;
+  const auto proven = parse_user_id(message.header.user_id());
+  if (proven.client) {
+    accept_client(message.route.view(), header, std::move(block), proven.node);
+  } else {
+    accept(header, std::move(block), proven.node);
+  }
   return true;
+}
+
+/// Nothing that came by a client key is ever read as a message of a node, nor the other way round.
+void ZmqTransport::Impl::accept_client(ByteView route, ByteView header, SharedBytes payload, NodeId host) {
+  if (!clients) return;
+  if (cut.contains(host)) {
+    ++counters.dropped_cut;
+    return;
+  }
+  clients->receive(route, host, header, std::move(payload));
 }
 
 void ZmqTransport::Impl::accept(ByteView header, SharedBytes payload, NodeId proven) {
@@ -313,6 +373,17 @@ void ZmqTransport::Impl::accept(ByteView header, SharedBytes payload, NodeId pro
     return;
   }
   on_message(std::move(message));
+}
+
+// --- Clients of other hosts ---
+
+void ZmqTransport::Impl::serve_clients(UnixServer::OnRequest on_request, std::function<Hlc()> hlc,
+                                       UnixServerLimits limits) {
+  clients.emplace(config.listen, std::move(on_request), std::move(hlc), limits,
+                  [this](ByteView route, ByteView header, const HopBytes& hop, const SharedBytes& payload) {
+                    unread = true;
+                    return router.send(route, header, {hop.data(), hop.size()}, payload);
+                  });
 }
 
 // --- Sending ---
@@ -413,8 +484,24 @@ ZmqTransport::~ZmqTransport() = default;
 
 void ZmqTransport::send(const Message& message) { impl_->send(message); }
 
+void ZmqTransport::set_members(const std::vector<Member>& members) { impl_->set_members(members); }
+
+void ZmqTransport::serve_clients(UnixServer::OnRequest on_request, std::function<Hlc()> hlc, UnixServerLimits limits) {
+  impl_->serve_clients(std::move(on_request), std::move(hlc), limits);
+}
+
+void ZmqTransport::reply(std::uint64_t connection, std::uint64_t id, Answer answer) {
+  if (impl_->clients) impl_->clients->reply(connection, id, std::move(answer));
+}
+
+const UnixServerCounters& ZmqTransport::client_counters() const {
+  static const UnixServerCounters none;
+  return impl_->clients ? impl_->clients->counters() : none;
+}
+
 void ZmqTransport::set_cut(std::set<NodeId> peers) {
   impl_->cut = std::move(peers);
+  if (impl_->clients) impl_->counters.dropped_cut += impl_->clients->forget(impl_->cut);
   for (const auto id : impl_->cut) {
     const auto it = impl_->peers.find(id);
     if (it == impl_->peers.end()) continue;
