@@ -76,7 +76,7 @@ struct SocketClient::Impl {
   void go_elsewhere();
   void come_home(int fd);
   void hear_elsewhere();
-  int wait_ms() const;
+  int wait_ms(std::int64_t now_ms) const;
   void notice(const std::string& words) const;
 
   OwnEvents own_events_;

@@ -59,8 +59,7 @@ Result<int> connect_to(const std::string& path) {
   return fd;
 }
 
-int SocketClient::Impl::wait_ms() const {
-  const auto now_ms = EventLoop::mono_ms();
+int SocketClient::Impl::wait_ms(std::int64_t now_ms) const {
   if (io_.fd >= 0) {
     return static_cast<int>(std::clamp<std::int64_t>(io_.introduce_at_ms - now_ms, 0, kIntroduceMs));
   }
@@ -72,15 +71,16 @@ int SocketClient::Impl::wait_ms() const {
 void SocketClient::Impl::run() {
   std::array<epoll_event, 8> events{};
   while (!quit_) {
+    const auto now_ms = EventLoop::mono_ms();
     if (io_.fd < 0) {
       connect_home();
       if (io_.fd < 0) look_elsewhere();
-    } else if (EventLoop::mono_ms() >= io_.introduce_at_ms) {
+    } else if (now_ms >= io_.introduce_at_ms) {
       std::lock_guard lock(strand_);
       introduce();
       flush();
     }
-    const int n = ::epoll_wait(epoll_fd_, events.data(), static_cast<int>(events.size()), wait_ms());
+    const int n = ::epoll_wait(epoll_fd_, events.data(), static_cast<int>(events.size()), wait_ms(now_ms));
     for (int i = 0; i < n && !quit_; ++i) {
       const auto& event = events[static_cast<std::size_t>(i)];
       on_event(event.data.u64, event.events);

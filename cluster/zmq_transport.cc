@@ -280,12 +280,9 @@ void ZmqTransport::Impl::answer_zap() {
                      request.size() > 3 ? request[3] : "?");
       }
     }
-    const std::array<Bytes, 6> answer{"1.0",
-                                      request.size() > 1 ? request[1] : Bytes{},
-                                      known ? "200" : "400",
-                                      known ? "OK" : "not a member",
-                                      who,
-                                      Bytes{}};
+    const std::array<Bytes, 6> answer{
+        "1.0",  request.size() > 1 ? request[1] : Bytes{}, known ? "200" : "400", known ? "OK" : "not a member", who,
+        Bytes{}};
     for (std::size_t i = 0; i < answer.size(); ++i) {
       ZmqPart part{ByteView(answer[i])};
       (void)zap.send(part, i + 1 < answer.size());
