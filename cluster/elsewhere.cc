@@ -57,7 +57,7 @@ void Elsewhere::close() {
   queue_.clear();
   under_way_.clear();
   bytes_under_way_ = 0;
-  probing_ = false;
+  probing_ = answered_ = false;
   if (!line_.is_open()) return;
   ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, line_.descriptor(), nullptr);
   ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, line_.monitor_descriptor(), nullptr);
@@ -91,6 +91,7 @@ bool Elsewhere::read_one(Heard& heard) {
   if (!received || !std::holds_alternative<Answer>(received->value.body)) return false;
   heard_ms_ = EventLoop::mono_ms();
   probing_ = false;
+  answered_ = true;
   if (const auto asked = under_way_.find(received->value.id); asked != under_way_.end()) {
     bytes_under_way_ -= asked->second;
     under_way_.erase(asked);

@@ -40,6 +40,8 @@ class Elsewhere {
   Result<void> dial_next();
   void close();
   bool is_open() const { return line_.is_open(); }
+  /// This host has answered.
+  bool answers() const { return line_.stands() && answered_; }
   const OtherHost& host() const { return host_; }
 
   void queue(Item item) { queue_.push_back(std::move(item)); }
@@ -73,6 +75,7 @@ class Elsewhere {
   std::int64_t heard_ms_ = 0;
   std::uint64_t probes_ = 0;
   bool probing_ = false;
+  bool answered_ = false;
   std::deque<Item> queue_;
   std::unordered_map<std::uint64_t, std::size_t> under_way_;  // id -> bytes
   std::size_t bytes_under_way_ = 0;

@@ -32,6 +32,7 @@ std::string encode_introduction(const Introduction& introduction) {
   }
   const Json out = {{"public_key", to_hex(introduction.client_keys.public_key)},
                     {"secret_key", to_hex(introduction.client_keys.secret_key)},
+                    {"ready", introduction.ready},
                     {"hosts", std::move(hosts)}};
   return out.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -41,6 +42,7 @@ Result<Introduction> decode_introduction(std::string_view json) {
     const auto in = Json::parse(json);
     Introduction out;
     out.client_keys = {key_of(in.at("public_key").get<std::string>()), key_of(in.at("secret_key").get<std::string>())};
+    out.ready = in.at("ready").get<bool>();
     bool good = !out.client_keys.public_key.empty() && !out.client_keys.secret_key.empty();
     for (const auto& host : in.at("hosts")) {
       out.hosts.push_back({host.at("name").get<std::string>(), host.at("address").get<std::string>(),

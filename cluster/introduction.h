@@ -19,12 +19,15 @@ struct OtherHost {
 struct Introduction {
   KeyPair client_keys;
   std::vector<OtherHost> hosts;  // to be tried in this order
+  /// It reaches so many of them that what it reads is the newest. One that has just started would answer from its own
+  /// disk alone, and show a client an older state than another host has shown it.
+  bool ready = true;
 };
 
 /// The AdminRequest that asks for it.
 inline constexpr const char* kIntroductionCommand = "others";
 
-/// JSON: {public_key, secret_key, hosts[{name, address, public_key}]}, keys in hexadecimal.
+/// JSON: {public_key, secret_key, ready, hosts[{name, address, public_key}]}, keys in hexadecimal.
 std::string encode_introduction(const Introduction& introduction);
 /// kCorrupt, with words, for anything else.
 Result<Introduction> decode_introduction(std::string_view json);

@@ -7,8 +7,8 @@
 // When the connection breaks, or the daemon gives no sign of life for a second, requests that were under way are sent
 // again, with the same events, until their deadline: to the daemon that comes up under the same path, or before that to
 // one of another host, of which the own daemon tells its clients while it is there (introduction.h). So a daemon's end
-// is not seen by its clients. As soon as the own daemon answers again, all goes to it. What is asked of a daemon
-// itself (admin) waits for the own one.
+// is not seen by its clients. As soon as the own daemon answers again, and reaches the others, all goes to it. What is
+// asked of a daemon itself (admin) waits for the own one.
 // At most one put is in flight for one row (see EventId): later ones wait their turn here.
 #pragma once
 

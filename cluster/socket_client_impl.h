@@ -67,7 +67,7 @@ struct SocketClient::Impl {
   void attach(int fd);
   void detach();
   void introduce();
-  void introduced(const Answer& answer);
+  bool introduced(const Answer& answer);
   void doubt();
   void begin_trial(int fd);
   void read_trial();

@@ -173,10 +173,15 @@ void SocketClient::Impl::introduce() {
   writer_->queue(share(std::move(request.header)), encode_hop({boot_, mono_us(), kIntroduceTtlMs}), nullptr);
 }
 
-void SocketClient::Impl::introduced(const Answer& answer) {
+/// Whether that daemon is ready.
+bool SocketClient::Impl::introduced(const Answer& answer) {
   const auto* told = std::get_if<AdminAnswer>(&answer);
-  if (told == nullptr) return;  // a daemon that is older than this client
-  if (auto known = decode_introduction(told->json)) elsewhere_->know(std::move(*known));
+  if (told == nullptr) return true;  // a daemon that is older than this client
+  auto known = decode_introduction(told->json);
+  if (!known) return true;
+  const bool ready = known->ready;
+  elsewhere_->know(std::move(*known));
+  return ready;
 }
 
 void SocketClient::Impl::read_socket() {
@@ -196,7 +201,7 @@ void SocketClient::Impl::read_socket() {
     if (broken) break;
     heard = true;
     if (received->value.id >= kFirstInternalId) {
-      introduced(std::get<Answer>(received->value.body));
+      (void)introduced(std::get<Answer>(received->value.body));
     } else {
       frames.push_back(std::move(*received));
     }
@@ -271,9 +276,10 @@ void SocketClient::Impl::read_trial() {
   if (!frame) return end_trial();
   const auto received = receive_client_frame((*frame)->header, std::move((*frame)->payload));
   if (!received || !std::holds_alternative<Answer>(received->value.body)) return end_trial();
-  introduced(std::get<Answer>(received->value.body));
+  const bool is_ready = introduced(std::get<Answer>(received->value.body));
   io_.heard_ms = EventLoop::mono_ms();
-  if (io_.fd >= 0) return end_trial();  // it lives, and is busy
+  if (io_.fd >= 0) return end_trial();                         // it lives, and is busy
+  if (!is_ready && elsewhere_->answers()) return end_trial();  // it is asked again soon; there is no hurry
   ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, io_.trial_fd, nullptr);
   io_.trial_reader.reset();
   come_home(std::exchange(io_.trial_fd, -1));

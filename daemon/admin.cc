@@ -17,6 +17,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr std::int64_t kHeardLatelyMs = 2000;  // several probes
+
 /// Names in rows may be any bytes; JSON is UTF-8.
 std::string text_of(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
@@ -258,16 +260,21 @@ Result<std::string> Admin::set_cut(const std::vector<std::string>& names) {
 
 /// Those that are up first; the clients of different hosts begin with different ones.
 std::string Admin::others() const {
-  const auto peers = node_.peers();
+  const auto now_ms = Runner::now().mono_ms;
+  std::uint32_t hosts = 1;
+  std::uint32_t absent = 0;
   std::vector<std::pair<std::pair<bool, std::uint64_t>, cluster::OtherHost>> ranked;
-  for (const auto& peer : peers) {
+  for (const auto& peer : node_.peers()) {
     const auto& m = peer.member;
     if (m.node == self_) continue;
     const bool down = peer.last_heard_ms < 0 || peer.suspected;
+    ++hosts;
+    absent += down || now_ms - peer.last_heard_ms > kHeardLatelyMs;
     ranked.push_back({{down, value_of(m.node) - value_of(self_)}, {m.name, m.address, m.public_key}});
   }
   std::sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  cluster::Introduction out{client_keys_, {}};
+  const auto& q = config_.quorum;
+  cluster::Introduction out{client_keys_, {}, absent <= std::min(q.n, hosts) - std::min({q.r, q.n, hosts})};
   for (auto& [rank, host] : ranked) out.hosts.push_back(std::move(host));
   return cluster::encode_introduction(out);
 }

@@ -9,8 +9,8 @@
 //   counters                  {node{...}, transport{...}, clients_of_others{...}, daemon{...}}
 //   cut NAME...               drops all traffic with exactly these hosts from now on, silently; none: as heal
 //   heal                      ends every cut
-//   others                    {public_key, secret_key, hosts[{name, address, public_key}]}: how a client of this host
-//                             goes on without this daemon, see cluster/introduction.h
+//   others                    {public_key, secret_key, ready, hosts[{name, address, public_key}]}: how a client of this
+//                             host goes on without this daemon, see cluster/introduction.h
 //   identity                  {slot, client, boot, host}: for one run of the command line, see IdentityPool
 //   identity-done SLOT        gives it back
 //

@@ -114,6 +114,35 @@ TEST_F(Failover, AsSoonAsTheOwnDaemonIsBackAllGoesToIt) {
   EXPECT_EQ(b_.node.thread.call([&] { return b_.asked; }), 1u);
 }
 
+/// What has just started shows what its own disk has, which may be older than what another host has shown.
+TEST_F(Failover, TheOwnDaemonIsReturnedToOnceItReachesTheOthers) {
+  home_.stop();
+  auto usage = client_->start(client().usage());
+  ASSERT_TRUE(b_.wait_for_open(1));
+  b_.answer(0, StoreUsage{});
+  ASSERT_TRUE(ready(usage));
+  auto get = client_->start(client().get(kVolumeKv, "p", "a"));
+  ASSERT_TRUE(b_.wait_for_open(1));
+  const Introduction lonely{a.client_keys(), {b_.as_other(), c_.as_other()}, false};
+  home_.thread.call([&] { home_.introduction = encode_introduction(lonely); });
+  home_.start();
+  ASSERT_TRUE(home_.thread.wait_until([&] { return home_.server->counters().requests > 3; }));
+  EXPECT_EQ(client().counters().came_back, 0u);
+  tell(home_);
+  EXPECT_TRUE(came_back(1));
+  home_.thread.call([&] { home_.introduction = encode_introduction(lonely); });
+  ASSERT_TRUE(home_.wait_for_open(1));
+  home_.stop();
+  ASSERT_TRUE(b_.wait_for_open(1));
+  c_.stop();
+  home_.start();
+  b_.stop();  // with nobody else there, it is better than none
+  ASSERT_TRUE(home_.wait_for_open(1));
+  home_.answer(0, GetResult{});
+  ASSERT_TRUE(ready(get));
+  EXPECT_TRUE(get.get());
+}
+
 TEST_F(Failover, ADaemonThatHangsIsLeftWithinTwoSecondsAndReturnedTo) {
   for (std::uint64_t round = 1; round <= 2; ++round) {
     Hang hang(home_.thread);
