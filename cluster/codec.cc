@@ -411,6 +411,9 @@ class Decoder {
     out.weight = m.weight();
     out.zone = bounded(m.mutable_zone(), kMaxNameBytes, "a zone's name");
     out.incarnation = m.incarnation();
+    require(m.client_key().empty() || m.client_key().size() == kPublicKeyBytes, "a client key of {} bytes",
+            m.client_key().size());
+    out.client_key = std::move(*m.mutable_client_key());
     return out;
   }
 

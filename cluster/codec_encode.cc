@@ -105,6 +105,7 @@ void put(wire::Member* out, const Member& in) {
   out->set_weight(in.weight);
   out->set_zone(in.zone);
   out->set_incarnation(in.incarnation);
+  out->set_client_key(in.client_key);
 }
 
 template <class Rows>

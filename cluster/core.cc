@@ -6,7 +6,11 @@ void Core::adopt(std::uint64_t number, const std::vector<Member>& members) {
   if (layout.id().number + 1 == number && number > 1) previous = layout.id();
   layout = Layout(number, members, config.quorum.n);
   peers.set_members(members, now.mono_ms);
-  effects_.push_back({new_id(), MembersAre{members}});
+  effects_.push_back({new_id(), MembersAre{peers.members()}});
+}
+
+void Core::heard_of(const std::vector<Member>& members) {
+  if (peers.merge(members)) effects_.push_back({new_id(), MembersAre{peers.members()}});
 }
 
 void Core::save(std::uint64_t origin, Batch batch) {

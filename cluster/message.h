@@ -230,7 +230,7 @@ inline Error leave_open(Error error) {
   return {Errc::kTimeout, "an earlier attempt may have been carried out, and this one was not: " + error.text};
 }
 
-/// What goes over a Unix socket between a client and its daemon.
+/// What goes between a client and a daemon: its own over the Unix socket, or another over ZeroMQ.
 struct ClientFrame {
   std::uint64_t id = 0;      // chosen by the client, echoed by the answer
   std::uint32_t ttl_ms = 0;  // requests only

@@ -105,7 +105,7 @@ struct Reply {
   std::uint64_t client = 0;  // as given to request()
   Answer answer;
 };
-/// Sent once for each change: whom to speak with from now on.
+/// Sent once for each change, of a member's address or key too: whom to speak with from now on.
 struct MembersAre {
   std::vector<Member> members;
 };

@@ -77,13 +77,17 @@ std::vector<Member> Peers::members() const {
   return out;
 }
 
-void Peers::merge(const std::vector<Member>& members) {
+bool Peers::merge(const std::vector<Member>& members) {
+  bool changed = false;
   for (const auto& m : members) {
     const auto it = peers_.find(m.node);
     // A key we do not know is no member: joining is by an operator's word, not by gossip.
     if (it == peers_.end() || it->second.member.public_key != m.public_key) continue;
-    if (m.incarnation > it->second.member.incarnation) it->second.member = m;
+    if (m.incarnation <= it->second.member.incarnation) continue;
+    it->second.member = m;
+    changed = true;
   }
+  return changed;
 }
 
 void Peers::set_members(const std::vector<Member>& members, std::int64_t now_ms) {

@@ -32,9 +32,10 @@ class Peers {
   /// `node` answered something that we asked: returns true when it was suspected until now.
   bool answered(NodeId node, Time now);
   void heard(NodeId node, Time now);
-  /// Everything we know, to be sent; and what another knows, to be merged (greater incarnation wins).
+  /// Everything we know, to be sent; and what another knows, to be merged (greater incarnation wins); true when
+  /// that changed something.
   std::vector<Member> members() const;
-  void merge(const std::vector<Member>& members);
+  bool merge(const std::vector<Member>& members);
   /// Those that are new are taken for healthy until they do not answer; those that are known stay as they are.
   void set_members(const std::vector<Member>& members, std::int64_t now_ms);
   std::vector<PeerView> view() const;

@@ -1,15 +1,19 @@
-// Client over the Unix socket of the own daemon.
+// Client over the Unix socket of the own daemon, and over TCP through another host's while the own one is away.
 //
 // Threading: an I/O thread of its own reads answers and decodes them, then takes `strand` and resumes the tasks
 // that waited; calls are made with `strand` held and write to the socket at once, without another thread. No
 // call blocks while it holds the strand.
 //
-// When the connection breaks, requests that were under way are sent again, with the same events, to the daemon
-// that comes up under the same path, until their deadline: a daemon's restart is not seen by its client.
+// When the connection breaks, or the daemon gives no sign of life for a second, requests that were under way are sent
+// again, with the same events, until their deadline: to the daemon that comes up under the same path, or before that to
+// one of another host, of which the own daemon tells its clients while it is there (introduction.h). So a daemon's end
+// is not seen by its clients. As soon as the own daemon answers again, and reaches the others, all goes to it. What is
+// asked of a daemon itself (admin) waits for the own one.
 // At most one put is in flight for one row (see EventId): later ones wait their turn here.
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -26,11 +30,14 @@ struct SocketClientOptions {
   std::uint64_t boot = 0;  // greater at each start of this client
   std::string host;
   std::uint32_t timeout_ms = 10'000;  // of one call, reconnecting included
+  /// Told, on the I/O thread and outside of the strand, when requests go to another host's daemon and when they come
+  /// back; may be empty.
+  std::function<void(const std::string& words)> notice;
 };
 
 class SocketClient : public Client {
  public:
-  /// kUnavailable, with words, when there is no daemon at the path now.
+  /// kUnavailable, with words, when there is no daemon at the path now; kInvalid when there cannot be one.
   static Result<std::unique_ptr<SocketClient>> connect(SocketClientOptions options, std::mutex& strand);
   /// Ends what is under way with kCancelled. Called without the strand.
   ~SocketClient() override;
@@ -49,9 +56,10 @@ class SocketClient : public Client {
   Hlc next_hlc() override;
   const std::string& host() const override;
 
-  /// Requests sent to the daemon since start, by kind: the round trips that the design's table counts.
+  /// Requests sent to a daemon since start, by kind: the round trips that the design's table counts.
   struct Counters {
     std::uint64_t gets = 0, scans = 0, puts = 0, put_rows = 0, blocks_put = 0, blocks_got = 0;
+    std::uint64_t went_over = 0, came_back = 0;  // connections to other hosts' daemons; returns to the own one
   };
   Counters counters() const;
 

@@ -9,7 +9,6 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -20,6 +19,7 @@
 #include <vector>
 
 #include "cluster/frame_stream.h"
+#include "cluster/unix_path.h"
 
 namespace kinfs::cluster {
 namespace {
@@ -33,21 +33,13 @@ tl::unexpected<Error> refuse(const std::string& path, std::string_view what) {
   return fail(Errc::kRefused, fmt::format("cannot listen on {}: {}", path, what));
 }
 
-sockaddr_un address_of(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path.data(), std::min(path.size(), sizeof address.sun_path - 1));
-  return address;
-}
-
 /// Makes way for a new socket at `path`.
-Result<void> clear_path(const std::string& path) {
+Result<void> clear_path(const std::string& path, const sockaddr_un& address) {
   struct stat st {};
   if (::lstat(path.c_str(), &st) != 0) return {};
   if (!S_ISSOCK(st.st_mode)) return refuse(path, "a file that is no socket has this name; move it away");
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return refuse(path, std::strerror(errno));
-  const auto address = address_of(path);
   const int rc = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
   const int error = errno;
   ::close(fd);
@@ -63,13 +55,12 @@ Result<void> clear_path(const std::string& path) {
 }
 
 Result<int> listen_on(const std::string& path) {
-  if (path.empty() || path.size() >= sizeof(sockaddr_un{}.sun_path)) {
-    return refuse(path, fmt::format("a socket's path has 1 to {} bytes", sizeof(sockaddr_un{}.sun_path) - 1));
-  }
-  if (auto clear = clear_path(path); !clear) return pass(std::move(clear));
+  const auto usable = unix_address(path);
+  if (!usable) return refuse(path, usable.error().text);
+  const auto& address = *usable;
+  if (auto clear = clear_path(path, address); !clear) return pass(std::move(clear));
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return refuse(path, std::strerror(errno));
-  const auto address = address_of(path);
   // Nobody can connect between bind and listen, so that the mode is right before the first who could.
   if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
       ::chmod(path.c_str(), kSocketMode) != 0 || ::listen(fd, kBacklog) != 0) {

@@ -1,191 +1,50 @@
-// See zmq_transport.h. The only file that knows ZeroMQ.
-//
-// What the options are for: IMMEDIATE keeps messages out of the pipe of a peer that is not there, so that they wait
-// in our queue, where deadlines are looked at; heartbeats close a connection whose other end fell silent (a cut
-// cable, a suspended host), on both sides; short time-outs for connecting and handshakes, and an upper bound for
-// the pause between two attempts, make a healed peer reachable within a second, where the defaults took most
-// of a minute. ZeroMQ gives an address up for good after one failed handshake (a stranger had the port, or the
-// peer did not list us yet): so a monitor tells whether a connection stands, and one that has not stood for a
-// while is made from nothing.
-//
-// ZMQ_FD tells only that a socket has commands to process. It is watched level-triggered, and stays readable until a
-// call on that socket processes them: so a ROUTER is read until it says EAGAIN, and a DEALER, which receives
-// nothing, is asked for ZMQ_EVENTS when its descriptor fires; nothing can be missed in between. A socket whose first
-// commands were processed by a call before it was watched says nothing of the next: so each is asked once when it is.
+// See zmq_transport.h.
+#include "cluster/zmq_transport.h"
+
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 #include <sys/epoll.h>
-#include <zmq.h>
 
 #include <array>
 #include <charconv>
-#include <cstring>
 #include <deque>
+#include <optional>
 #include <random>
 #include <unordered_map>
 
 #include "cluster/hop.h"
-#include "cluster/zmq_transport.h"
-
-#if defined(__SANITIZE_THREAD__)
-#include <sanitizer/tsan_interface.h>
-#endif
+#include "cluster/remote_clients.h"
+#include "cluster/zmq_line.h"
 
 namespace kinfs::cluster {
 namespace {
 
-constexpr std::size_t kKeyBytes = 32;
-constexpr std::size_t kQueueMessages = 4096;      // per peer
-constexpr std::size_t kQueueBytes = 32 << 20;     // per peer
-constexpr std::size_t kCopiedHeaderBytes = 4096;  // a larger header is handed over instead of copied
-constexpr int kHighWaterMark = 32;                // messages in ZeroMQ, per connection and direction
-constexpr int kHeartbeatMs = 500;
-constexpr int kHeartbeatTimeoutMs = 2000;
-constexpr int kConnectTimeoutMs = 500;
-constexpr int kHandshakeMs = 2000;
-constexpr int kReconnectMs = 100;
-constexpr int kReconnectMaxMs = 300;      // ZeroMQ adds up to kReconnectMs by chance
-constexpr std::int64_t kReopenMs = 3000;  // over the time of a handshake on the longest lines
+constexpr std::size_t kQueueMessages = 4096;   // per peer
+constexpr std::size_t kQueueBytes = 32 << 20;  // per peer
 constexpr int kMessagesPerTurn = 128;
 constexpr std::int64_t kPurgeMs = 100;
-constexpr const char* kZapEndpoint = "inproc://zeromq.zap.01";
-constexpr const char* kZapDomain = "kinfs";
-
-struct SocketCloser {
-  void operator()(void* socket) const { ::zmq_close(socket); }
-};
-using Socket = std::unique_ptr<void, SocketCloser>;
-
-struct ContextCloser {
-  void operator()(void* context) const { ::zmq_ctx_term(context); }
-};
-
-// ZeroMQ orders what its threads do by atomics that the thread sanitizer does not see; these tell it.
-#if defined(__SANITIZE_THREAD__)
-void handed_over(void* p) { __tsan_release(p); }
-void taken_over(void* p) { __tsan_acquire(p); }
-#else
-void handed_over(void*) {}
-void taken_over(void*) {}
-#endif
-
-/// A zmq_msg_t that is closed.
-class Part {
- public:
-  Part() { ::zmq_msg_init(&msg_); }
-  explicit Part(ByteView bytes) {
-    ::zmq_msg_init_size(&msg_, bytes.size());
-    std::copy(bytes.begin(), bytes.end(), static_cast<char*>(::zmq_msg_data(&msg_)));
-  }
-  /// ZeroMQ sends from where the bytes are, and lets go of them on its own thread when they are out.
-  explicit Part(SharedBytes bytes) {
-    auto* holder = new SharedBytes(std::move(bytes));
-    auto* data = const_cast<char*>((*holder)->data());
-    const auto size = (*holder)->size();
-    handed_over(holder);
-    ::zmq_msg_init_data(
-        &msg_, data, size,
-        [](void*, void* hint) {
-          taken_over(hint);
-          delete static_cast<SharedBytes*>(hint);
-        },
-        holder);
-  }
-  Part(const Part&) = delete;
-  Part& operator=(const Part&) = delete;
-  ~Part() { ::zmq_msg_close(&msg_); }
-
-  bool send(void* socket, bool more) {
-    return ::zmq_msg_send(&msg_, socket, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) >= 0;
-  }
-  bool receive(void* socket) { return ::zmq_msg_recv(&msg_, socket, ZMQ_DONTWAIT) >= 0; }
-  bool more() const { return ::zmq_msg_more(&msg_) != 0; }
-  ByteView view() { return {static_cast<const char*>(::zmq_msg_data(&msg_)), ::zmq_msg_size(&msg_)}; }
-  /// What the ZAP handler said of the connection's key; null when nothing.
-  const char* user_id() const { return ::zmq_msg_gets(&msg_, "User-Id"); }
-
- private:
-  zmq_msg_t msg_;
-};
-
-bool set_int(void* socket, int option, int value) {
-  return ::zmq_setsockopt(socket, option, &value, sizeof value) == 0;
-}
-bool set_bytes(void* socket, int option, ByteView value) {
-  return ::zmq_setsockopt(socket, option, value.data(), value.size()) == 0;
-}
 
 std::string user_id_of(NodeId node) { return fmt::format("{:016x}", static_cast<std::uint64_t>(node)); }
 
-NodeId parse_user_id(const char* text) {
-  std::uint64_t id = 0;
-  const std::string_view view = text == nullptr ? "" : text;
-  const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), id, 16);
-  return error == std::errc{} && end == view.data() + view.size() ? NodeId{id} : NodeId{};
-}
+constexpr std::string_view kClientPrefix = "client of ";
+std::string client_user_id_of(NodeId host) { return std::string(kClientPrefix) + user_id_of(host); }
 
-/// tcp://HOST:PORT; ZeroMQ itself takes a port modulo 65536.
-bool is_address(std::string_view text) {
-  constexpr std::string_view kScheme = "tcp://";
-  const auto colon = text.rfind(':');
-  if (!text.starts_with(kScheme) || colon <= kScheme.size()) return false;
-  std::uint16_t port = 0;
-  const auto [end, error] = std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
-  return error == std::errc{} && end == text.data() + text.size() && port != 0;
-}
-
-bool common_options(void* socket, const KeyPair& keys, bool ipv6) {
-  const std::int64_t most = kMaxHeaderBytes + 1024;
-  return set_int(socket, ZMQ_LINGER, 0) && set_int(socket, ZMQ_SNDHWM, kHighWaterMark) &&
-         set_int(socket, ZMQ_RCVHWM, kHighWaterMark) && set_int(socket, ZMQ_IPV6, ipv6 ? 1 : 0) &&
-         set_int(socket, ZMQ_HEARTBEAT_IVL, kHeartbeatMs) &&
-         set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, kHeartbeatTimeoutMs) &&
-         set_int(socket, ZMQ_HEARTBEAT_TTL, kHeartbeatTimeoutMs) && set_int(socket, ZMQ_HANDSHAKE_IVL, kHandshakeMs) &&
-         ::zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &most, sizeof most) == 0 &&
-         set_bytes(socket, ZMQ_CURVE_PUBLICKEY, keys.public_key) &&
-         set_bytes(socket, ZMQ_CURVE_SECRETKEY, keys.secret_key);
-}
-
-int descriptor_of(void* socket) {
-  int fd = -1;
-  std::size_t size = sizeof fd;
-  ::zmq_getsockopt(socket, ZMQ_FD, &fd, &size);
-  return fd;
-}
-
-int events_of(void* socket) {
-  int events = 0;
-  std::size_t size = sizeof events;
-  ::zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size);
-  return events;
-}
-
-/// Whoever knocks again and again must not fill the log.
-class LogPace {
- public:
-  bool now() {
-    const auto ms = EventLoop::mono_ms();
-    if (ms < next_ms_) return false;
-    next_ms_ = ms + kPauseMs;
-    return true;
-  }
-
- private:
-  static constexpr std::int64_t kPauseMs = 10'000;
-  std::int64_t next_ms_ = 0;
+/// Who is at the other end of a connection, by the key that was proven.
+struct Proven {
+  NodeId node{};
+  bool client = false;  // one of the clients of this host
 };
 
-}  // namespace
-
-KeyPair make_key_pair() {
-  std::array<char, 41> public_text{};
-  std::array<char, 41> secret_text{};
-  KeyPair keys{Bytes(kKeyBytes, '\0'), Bytes(kKeyBytes, '\0')};
-  ::zmq_curve_keypair(public_text.data(), secret_text.data());
-  ::zmq_z85_decode(reinterpret_cast<std::uint8_t*>(keys.public_key.data()), public_text.data());
-  ::zmq_z85_decode(reinterpret_cast<std::uint8_t*>(keys.secret_key.data()), secret_text.data());
-  return keys;
+Proven parse_user_id(const char* text) {
+  std::uint64_t id = 0;
+  std::string_view view = text == nullptr ? "" : text;
+  const bool client = view.starts_with(kClientPrefix);
+  if (client) view.remove_prefix(kClientPrefix.size());
+  const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), id, 16);
+  return error == std::errc{} && end == view.data() + view.size() ? Proven{NodeId{id}, client} : Proven{};
 }
+
+}  // namespace
 
 NodeId node_id_of(ByteView public_key) { return NodeId{read_be64(view_of(sha256(public_key)))}; }
 
@@ -198,12 +57,7 @@ struct ZmqTransport::Impl {
   };
   struct Peer {
     Member member;
-    Socket socket;
-    Socket monitor;
-    int fd = -1;
-    int monitor_fd = -1;
-    bool connected = false;
-    std::int64_t reopen_at_ms = 0;
+    ZmqLine line;
     std::deque<Queued> queue;
     std::size_t queued_bytes = 0;
     QueueDelay delay;
@@ -213,18 +67,19 @@ struct ZmqTransport::Impl {
   TransportConfig config;
   std::function<void(Message)> on_message;
   // Closed in the reverse order: the sockets before the context, which waits for them.
-  std::unique_ptr<void, ContextCloser> context;
-  Socket zap;
-  Socket router;
+  ZmqContext context;
+  ZmqSocket zap;
+  ZmqSocket router;
   std::unordered_map<NodeId, Peer> peers;
-  std::unordered_map<std::string, NodeId> admitted;  // by public key
+  std::unordered_map<std::string, NodeId> admitted;          // by public key
+  std::unordered_map<std::string, NodeId> admitted_clients;  // by client key: the host
+  std::optional<RemoteClients> clients;
   std::set<NodeId> cut;
   TransportCounters counters;
   LogPace strangers;
   LogPace liars;
   LogPace garbled;
   const std::uint64_t boot = std::random_device{}() | static_cast<std::uint64_t>(std::random_device{}()) << 32;
-  std::uint64_t monitors = 0;
   bool unread = false;                                         // a turn ended before the ROUTER was empty
   std::shared_ptr<bool> alive = std::make_shared<bool>(true);  // the loop's hooks outlive this
 
@@ -233,24 +88,27 @@ struct ZmqTransport::Impl {
 
   ~Impl() {
     for (auto& [id, peer] : peers) close_peer(peer);
-    if (router) loop.remove(descriptor_of(router.get()));
-    if (zap) loop.remove(descriptor_of(zap.get()));
+    if (router) loop.remove(router.descriptor());
+    if (zap) loop.remove(zap.descriptor());
   }
 
   Result<void> admit(const std::vector<Member>& members);
+  void admit_clients(const Member& member, const Bytes& old_key);
   void set_members(const std::vector<Member>& members);
-  void dial_anew(Peer& peer);
   Result<void> open_router();
   Result<void> open_peer(Peer& peer);
   void close_peer(Peer& peer);
   Result<void> watch_peer(Peer& peer);
-  void read_monitor(Peer& peer);
   void reopen_if_lost(Peer& peer);
+  void dial_anew(Peer& peer);
   Result<void> watch();
   void answer_zap();
+  void on_router();
   void read_router();
   bool receive_one();
   void accept(ByteView header, SharedBytes payload, NodeId proven);
+  void accept_client(ByteView route, ByteView header, SharedBytes payload, NodeId host);
+  void serve_clients(UnixServer::OnRequest on_request, std::function<Hlc()> hlc, UnixServerLimits limits);
   void send(const Message& message);
   void flush(Peer& peer);
   bool write(Peer& peer, const Queued& item, std::int64_t now_ms);
@@ -277,112 +135,60 @@ Result<void> ZmqTransport::Impl::admit(const std::vector<Member>& members) {
     if (member.node == config.self) continue;
     admitted[member.public_key] = member.node;
     peers[member.node].member = member;
+    admit_clients(member, {});
   }
   return {};
 }
 
+void ZmqTransport::Impl::admit_clients(const Member& member, const Bytes& old_key) {
+  if (member.client_key == old_key) return;
+  const auto old = admitted_clients.find(old_key);
+  if (old != admitted_clients.end() && old->second == member.node) admitted_clients.erase(old);
+  if (member.client_key.size() == kKeyBytes) admitted_clients.try_emplace(member.client_key, member.node);
+}
+
 Result<void> ZmqTransport::Impl::open_router() {
-  // The handler must be there before the first connection: without one, ZeroMQ lets everybody in.
-  zap.reset(::zmq_socket(context.get(), ZMQ_REP));
-  if (!zap || !set_int(zap.get(), ZMQ_LINGER, 0) || ::zmq_bind(zap.get(), kZapEndpoint) != 0) {
-    return fail(Errc::kInternal, fmt::format("cannot start the check of keys: {}", ::zmq_strerror(errno)));
-  }
-  router.reset(::zmq_socket(context.get(), ZMQ_ROUTER));
-  const bool ipv6 = config.listen.find('[') != std::string::npos;
-  if (!router || !common_options(router.get(), config.keys, ipv6) || !set_int(router.get(), ZMQ_CURVE_SERVER, 1) ||
-      !set_bytes(router.get(), ZMQ_ZAP_DOMAIN, kZapDomain)) {
-    return fail(Errc::kInternal, fmt::format("cannot make the listening socket: {}", ::zmq_strerror(errno)));
-  }
-  errno = EINVAL;
-  if (is_address(config.listen) && ::zmq_bind(router.get(), config.listen.c_str()) == 0) return {};
-  switch (errno) {
-    case EADDRINUSE:
-      return fail(Errc::kRefused, fmt::format("cannot listen on {}: another program uses this port; stop it or choose "
-                                              "another port",
-                                              config.listen));
-    case EADDRNOTAVAIL:
-    case ENODEV:
-      return fail(Errc::kRefused,
-                  fmt::format("cannot listen on {}: this is not an address of this host", config.listen));
-    case EACCES:
-      return fail(Errc::kRefused,
-                  fmt::format("cannot listen on {}: this port needs a privilege; choose one over 1023", config.listen));
-    default:
-      return fail(Errc::kRefused, fmt::format("cannot listen on {}: {}; an address looks like tcp://192.0.2.1:7946",
-                                              config.listen, ::zmq_strerror(errno)));
-  }
+  auto started = ZmqContext::start();
+  if (!started) return pass(std::move(started));
+  context = std::move(*started);
+  auto check = context.key_check();
+  if (!check) return pass(std::move(check));
+  zap = std::move(*check);
+  auto listening = context.listen(config.listen, config.keys);
+  if (!listening) return pass(std::move(listening));
+  router = std::move(*listening);
+  return {};
 }
 
 Result<void> ZmqTransport::Impl::open_peer(Peer& peer) {
-  peer.socket.reset(::zmq_socket(context.get(), ZMQ_DEALER));
-  void* socket = peer.socket.get();
-  const bool ipv6 = peer.member.address.find('[') != std::string::npos;
-  if (socket == nullptr || !common_options(socket, config.keys, ipv6) || !set_int(socket, ZMQ_IMMEDIATE, 1) ||
-      !set_int(socket, ZMQ_CONNECT_TIMEOUT, kConnectTimeoutMs) || !set_int(socket, ZMQ_RECONNECT_IVL, kReconnectMs) ||
-      !set_int(socket, ZMQ_RECONNECT_IVL_MAX, kReconnectMaxMs) ||
-      !set_bytes(socket, ZMQ_CURVE_SERVERKEY, peer.member.public_key)) {
-    return fail(Errc::kInternal,
-                fmt::format("cannot make a socket for {}: {}", peer.member.name, ::zmq_strerror(errno)));
-  }
-  const auto events = fmt::format("inproc://monitor-{}-{}", user_id_of(peer.member.node), ++monitors);
-  peer.monitor.reset(::zmq_socket(context.get(), ZMQ_PAIR));
-  if (!peer.monitor || !set_int(peer.monitor.get(), ZMQ_LINGER, 0) ||
-      ::zmq_socket_monitor(socket, events.c_str(), ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED) != 0 ||
-      ::zmq_connect(peer.monitor.get(), events.c_str()) != 0) {
-    return fail(Errc::kInternal,
-                fmt::format("cannot watch the connection to {}: {}", peer.member.name, ::zmq_strerror(errno)));
-  }
-  if (!is_address(peer.member.address) || ::zmq_connect(socket, peer.member.address.c_str()) != 0) {
-    return fail(Errc::kRefused, fmt::format("member {} has the address {}; an address looks like tcp://192.0.2.1:7946",
-                                            peer.member.name, peer.member.address));
-  }
-  peer.fd = descriptor_of(socket);
-  peer.monitor_fd = descriptor_of(peer.monitor.get());
-  peer.connected = false;
-  peer.reopen_at_ms = EventLoop::mono_ms() + kReopenMs;
+  const auto& member = peer.member;
+  if (auto ok = peer.line.open(context, member.name, member.address, member.public_key, config.keys); !ok) return ok;
   ++counters.dialled;
   return {};
 }
 
 void ZmqTransport::Impl::close_peer(Peer& peer) {
-  if (peer.fd >= 0) loop.remove(peer.fd);
-  if (peer.monitor_fd >= 0) loop.remove(peer.monitor_fd);
-  peer.fd = peer.monitor_fd = -1;
-  peer.socket.reset();
-  peer.monitor.reset();
+  if (!peer.line.is_open()) return;
+  loop.remove(peer.line.descriptor());
+  loop.remove(peer.line.monitor_descriptor());
+  peer.line.close();
 }
 
 Result<void> ZmqTransport::Impl::watch_peer(Peer& peer) {
-  auto watched = loop.add(peer.fd, EPOLLIN, [this, &peer](std::uint32_t) {
-    if (events_of(peer.socket.get()) & ZMQ_POLLOUT) flush(peer);
+  auto watched = loop.add(peer.line.descriptor(), EPOLLIN, [this, &peer](std::uint32_t) {
+    if (peer.line.socket().can_send()) flush(peer);
   });
-  if (watched) watched = loop.add(peer.monitor_fd, EPOLLIN, [this, &peer](std::uint32_t) { read_monitor(peer); });
+  if (watched) {
+    watched = loop.add(peer.line.monitor_descriptor(), EPOLLIN, [&peer](std::uint32_t) { (void)peer.line.look(); });
+  }
   if (!watched) return watched;
-  read_monitor(peer);
-  if (events_of(peer.socket.get()) & ZMQ_POLLOUT) flush(peer);
+  (void)peer.line.look();
+  if (peer.line.socket().can_send()) flush(peer);
   return {};
 }
 
-void ZmqTransport::Impl::read_monitor(Peer& peer) {
-  for (;;) {
-    Part event;  // its number (2 bytes) and value; the endpoint follows
-    if (!event.receive(peer.monitor.get())) return;
-    for (bool more = event.more(); more;) {
-      Part rest;
-      if (!rest.receive(peer.monitor.get())) return;
-      more = rest.more();
-    }
-    std::uint16_t number = 0;
-    if (event.view().size() < sizeof number) continue;
-    std::memcpy(&number, event.view().data(), sizeof number);
-    peer.connected = number == ZMQ_EVENT_HANDSHAKE_SUCCEEDED;
-    peer.reopen_at_ms = EventLoop::mono_ms() + kReopenMs;
-  }
-}
-
 void ZmqTransport::Impl::reopen_if_lost(Peer& peer) {
-  const auto now_ms = EventLoop::mono_ms();
-  if (!peer.connected && now_ms >= peer.reopen_at_ms) dial_anew(peer);
+  if (peer.line.lost(EventLoop::mono_ms())) dial_anew(peer);
 }
 
 void ZmqTransport::Impl::dial_anew(Peer& peer) {
@@ -392,8 +198,6 @@ void ZmqTransport::Impl::dial_anew(Peer& peer) {
   if (opened) return;
   spdlog::warn("{}: {}; another try follows", config.listen, opened.error().text);
   close_peer(peer);
-  peer.connected = false;
-  peer.reopen_at_ms = EventLoop::mono_ms() + kReopenMs;
 }
 
 void ZmqTransport::Impl::set_members(const std::vector<Member>& members) {
@@ -405,7 +209,8 @@ void ZmqTransport::Impl::set_members(const std::vector<Member>& members) {
       continue;
     }
     auto& peer = peers[member.node];
-    const bool same = peer.member.address == member.address && peer.socket;
+    const bool same = peer.member.address == member.address && peer.line.is_open();
+    admit_clients(member, peer.member.client_key);
     peer.member = member;
     admitted[member.public_key] = member.node;
     if (!same) dial_anew(peer);
@@ -413,8 +218,8 @@ void ZmqTransport::Impl::set_members(const std::vector<Member>& members) {
 }
 
 Result<void> ZmqTransport::Impl::watch() {
-  auto watched = loop.add(descriptor_of(zap.get()), EPOLLIN, [this](std::uint32_t) { answer_zap(); });
-  if (watched) watched = loop.add(descriptor_of(router.get()), EPOLLIN, [this](std::uint32_t) { read_router(); });
+  auto watched = loop.add(zap.descriptor(), EPOLLIN, [this](std::uint32_t) { answer_zap(); });
+  if (watched) watched = loop.add(router.descriptor(), EPOLLIN, [this](std::uint32_t) { on_router(); });
   for (auto& [id, peer] : peers) {
     if (watched) watched = watch_peer(peer);
   }
@@ -431,6 +236,9 @@ Result<void> ZmqTransport::Impl::watch() {
       purge(peer);
       reopen_if_lost(peer);
     }
+    if (!clients) return;
+    clients->sweep(EventLoop::mono_ms());
+    on_router();
   });
   return {};
 }
@@ -443,14 +251,19 @@ void ZmqTransport::Impl::answer_zap() {
     std::vector<Bytes> request;
     bool more = true;
     while (more) {
-      Part part;
-      if (!part.receive(zap.get())) return;
+      ZmqPart part;
+      if (!zap.receive(part)) return;
       if (request.size() < 16) request.emplace_back(part.view());
       more = part.more();
     }
     const bool curve = request.size() == 7 && request[0] == "1.0" && request[2] == kZapDomain && request[5] == "CURVE";
-    const auto who = curve ? admitted.find(request[6]) : admitted.end();
-    const bool known = who != admitted.end();
+    std::string who;  // a node's key is never taken for one of clients
+    if (const auto node = admitted.find(curve ? request[6] : ""); node != admitted.end()) {
+      who = user_id_of(node->second);
+    } else if (const auto client = admitted_clients.find(curve ? request[6] : ""); client != admitted_clients.end()) {
+      who = client_user_id_of(client->second);
+    }
+    const bool known = !who.empty();
     if (!known) {
       ++counters.unauthenticated;
       if (strangers.now()) {
@@ -458,20 +271,23 @@ void ZmqTransport::Impl::answer_zap() {
                      request.size() > 3 ? request[3] : "?");
       }
     }
-    const std::array<Bytes, 6> answer{"1.0",
-                                      request.size() > 1 ? request[1] : Bytes{},
-                                      known ? "200" : "400",
-                                      known ? "OK" : "not a member",
-                                      known ? user_id_of(who->second) : Bytes{},
-                                      Bytes{}};
+    const std::array<Bytes, 6> answer{
+        "1.0",  request.size() > 1 ? request[1] : Bytes{}, known ? "200" : "400", known ? "OK" : "not a member", who,
+        Bytes{}};
     for (std::size_t i = 0; i < answer.size(); ++i) {
-      Part part{ByteView(answer[i])};
-      part.send(zap.get(), i + 1 < answer.size());
+      ZmqPart part{ByteView(answer[i])};
+      (void)zap.send(part, i + 1 < answer.size());
     }
   }
 }
 
 // --- Receiving ---
+
+/// Whoever sends on the ROUTER reads it afterwards: a send processes commands, and its descriptor says no more of them.
+void ZmqTransport::Impl::on_router() {
+  if (clients) clients->flush();
+  read_router();
+}
 
 void ZmqTransport::Impl::read_router() {
   unread = false;
@@ -482,30 +298,33 @@ void ZmqTransport::Impl::read_router() {
 }
 
 bool ZmqTransport::Impl::receive_one() {
-  Part route;
-  if (!route.receive(router.get())) return false;
-  if (!route.more()) {
+  ZmqMessage message;
+  if (!router.receive(message, /*routed=*/true)) return false;
+  const auto header = message.header.view();
+  const auto payload = message.payload.view();
+  counters.bytes_received += header.size() + payload.size();
+  if (message.parts == 0 || message.parts > 2 || payload.size() > kMaxBlockBytes) {
     ++counters.malformed;
     return true;
   }
-  Part header;
-  Part payload;
-  std::size_t parts = 0;
-  bool more = true;
-  while (more) {
-    Part excess;
-    Part& part = parts == 0 ? header : parts == 1 ? payload : excess;
-    if (!part.receive(router.get())) return false;
-    ++parts;
-    more = part.more();
+  auto block = message.parts == 2 ? share(Bytes(payload)) : nullptr;
+  const auto proven = parse_user_id(message.header.user_id());
+  if (proven.client) {
+    accept_client(message.route.view(), header, std::move(block), proven.node);
+  } else {
+    accept(header, std::move(block), proven.node);
   }
-  counters.bytes_received += header.view().size() + payload.view().size();
-  if (parts > 2 || payload.view().size() > kMaxBlockBytes) {
-    ++counters.malformed;
-    return true;
-  }
-  accept(header.view(), parts == 2 ? share(Bytes(payload.view())) : nullptr, parse_user_id(header.user_id()));
   return true;
+}
+
+/// Nothing that came by a client key is ever read as a message of a node, nor the other way round.
+void ZmqTransport::Impl::accept_client(ByteView route, ByteView header, SharedBytes payload, NodeId host) {
+  if (!clients) return;
+  if (cut.contains(host)) {
+    ++counters.dropped_cut;
+    return;
+  }
+  clients->receive(route, host, header, std::move(payload));
 }
 
 void ZmqTransport::Impl::accept(ByteView header, SharedBytes payload, NodeId proven) {
@@ -542,6 +361,17 @@ void ZmqTransport::Impl::accept(ByteView header, SharedBytes payload, NodeId pro
     return;
   }
   on_message(std::move(message));
+}
+
+// --- Clients of other hosts ---
+
+void ZmqTransport::Impl::serve_clients(UnixServer::OnRequest on_request, std::function<Hlc()> hlc,
+                                       UnixServerLimits limits) {
+  clients.emplace(config.listen, std::move(on_request), std::move(hlc), limits,
+                  [this](ByteView route, ByteView header, const HopBytes& hop, const SharedBytes& payload) {
+                    unread = true;
+                    return router.send(route, header, {hop.data(), hop.size()}, payload);
+                  });
 }
 
 // --- Sending ---
@@ -605,25 +435,10 @@ void ZmqTransport::Impl::flush(Peer& peer) {
 }
 
 bool ZmqTransport::Impl::write(Peer& peer, const Queued& item, std::int64_t now_ms) {
-  if (!peer.socket) return false;
   const auto ttl_ms = static_cast<std::uint32_t>(item.deadline_ms - now_ms);
-  const auto hop = encode_hop({boot, mono_us(), ttl_ms});
-  Bytes header;
-  header.reserve(item.header->size() + hop.size());
-  header.append(*item.header).append(hop.data(), hop.size());
-  const auto bytes = header.size() + (item.payload ? item.payload->size() : 0);
-  const bool more = item.payload != nullptr;
-  bool sent = false;
-  if (header.size() <= kCopiedHeaderBytes) {
-    sent = Part{ByteView(header)}.send(peer.socket.get(), more);
-  } else {
-    sent = Part{share(std::move(header))}.send(peer.socket.get(), more);
-  }
-  if (!sent) return false;
-  // When the connection breaks between the two parts, ZeroMQ forgets the first: the message begins anew.
-  if (more && !Part{item.payload}.send(peer.socket.get(), false)) return false;
+  if (!peer.line.send(*item.header, encode_hop({boot, mono_us(), ttl_ms}), item.payload)) return false;
   ++counters.sent;
-  counters.bytes_sent += bytes;
+  counters.bytes_sent += item.size() + kHopBytes;
   return true;
 }
 
@@ -644,10 +459,6 @@ Result<std::unique_ptr<ZmqTransport>> ZmqTransport::open(EventLoop& loop, Transp
                                                          std::function<void(Message)> on_message) {
   auto impl = std::make_unique<Impl>(loop, std::move(config), std::move(on_message));
   if (auto ok = impl->admit(members); !ok) return pass(std::move(ok));
-  impl->context.reset(::zmq_ctx_new());
-  if (!impl->context) return fail(Errc::kInternal, fmt::format("cannot start ZeroMQ: {}", ::zmq_strerror(errno)));
-  ::zmq_ctx_set(impl->context.get(), ZMQ_IO_THREADS, 1);
-  ::zmq_ctx_set(impl->context.get(), ZMQ_BLOCKY, 0);
   if (auto ok = impl->open_router(); !ok) return pass(std::move(ok));
   for (auto& [id, peer] : impl->peers) {
     if (auto ok = impl->open_peer(peer); !ok) return pass(std::move(ok));
@@ -663,8 +474,22 @@ void ZmqTransport::send(const Message& message) { impl_->send(message); }
 
 void ZmqTransport::set_members(const std::vector<Member>& members) { impl_->set_members(members); }
 
+void ZmqTransport::serve_clients(UnixServer::OnRequest on_request, std::function<Hlc()> hlc, UnixServerLimits limits) {
+  impl_->serve_clients(std::move(on_request), std::move(hlc), limits);
+}
+
+void ZmqTransport::reply(std::uint64_t connection, std::uint64_t id, Answer answer) {
+  if (impl_->clients) impl_->clients->reply(connection, id, std::move(answer));
+}
+
+const UnixServerCounters& ZmqTransport::client_counters() const {
+  static const UnixServerCounters none;
+  return impl_->clients ? impl_->clients->counters() : none;
+}
+
 void ZmqTransport::set_cut(std::set<NodeId> peers) {
   impl_->cut = std::move(peers);
+  if (impl_->clients) impl_->counters.dropped_cut += impl_->clients->forget(impl_->cut);
   for (const auto id : impl_->cut) {
     const auto it = impl_->peers.find(id);
     if (it == impl_->peers.end()) continue;

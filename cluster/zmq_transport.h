@@ -4,6 +4,9 @@
 // ZAP handler, and the user id of each message (set by ZAP from the key that was proven) must belong to the
 // node that the message names as its sender.
 //
+// Clients of other hosts come to the same ROUTER, by the client key that their host has announced. ZAP marks them as
+// what they are: they may send requests and nothing else (see remote_clients.h).
+//
 // Queues are bounded and live here, not in ZeroMQ (small high-water marks): a message past its deadline is
 // dropped from the queue, never sent late; when a queue is full the oldest goes first.
 //
@@ -17,16 +20,12 @@
 #include <vector>
 
 #include "cluster/event_loop.h"
+#include "cluster/key_pair.h"
 #include "cluster/message.h"
+#include "cluster/unix_server.h"
 
 namespace kinfs::cluster {
 
-struct KeyPair {
-  Bytes public_key;  // 32 bytes
-  Bytes secret_key;  // 32 bytes
-};
-/// A fresh CURVE key pair.
-KeyPair make_key_pair();
 /// The first 8 bytes of SHA-256 of the public key: identity is the key pair, not the address.
 NodeId node_id_of(ByteView public_key);
 
@@ -53,7 +52,13 @@ class ZmqTransport {
   /// Lets in and dials those that are new, and dials those anew whose address is another now. What cannot be dialled is
   /// logged and tried again.
   void set_members(const std::vector<Member>& members);
-  /// For `kinfs lab cut`: from now on drops, silently, all that goes to or comes from these peers.
+  /// From now on; before, clients of other hosts are not listened to. The arguments are those of UnixServer::open.
+  void serve_clients(UnixServer::OnRequest on_request, std::function<Hlc()> hlc, UnixServerLimits limits = {});
+  /// As UnixServer::reply.
+  void reply(std::uint64_t connection, std::uint64_t id, Answer answer);
+  const UnixServerCounters& client_counters() const;
+  /// For `kinfs lab cut`: from now on drops, silently, all that goes to or comes from these peers
+  /// and their clients.
   void set_cut(std::set<NodeId> peers);
   const std::set<NodeId>& cut() const;
   const TransportCounters& counters() const;

@@ -9,12 +9,15 @@
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
+#include "cluster/introduction.h"
 #include "daemon/runner.h"
 
 namespace kinfs::daemon {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr std::int64_t kHeardLatelyMs = 2000;  // several probes
 
 /// Names in rows may be any bytes; JSON is UTF-8.
 std::string text_of(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
@@ -49,15 +52,16 @@ Result<IdentityPool::Lent> IdentityPool::lend(std::int64_t mono_ms) {
 
 void IdentityPool::give_back(std::uint32_t slot) { out_.erase(slot); }
 
-Admin::Admin(const Config& config, const cluster::Node& node, const Store& store, CutSwitch transport, NodeId self,
-             std::uint64_t boot, std::function<std::uint64_t()> failed_saves)
+Admin::Admin(const Config& config, const cluster::Node& node, const Store& store, CutSwitch transport,
+             const cluster::KeyPair& keys, std::uint64_t boot, std::function<std::uint64_t()> failed_saves)
     : config_(config),
       node_(node),
       store_(store),
       transport_(std::move(transport)),
-      self_(self),
+      self_(cluster::node_id_of(keys.public_key)),
+      client_keys_(cluster::client_keys_of(keys)),
       failed_saves_(std::move(failed_saves)),
-      identities_(self, boot),
+      identities_(self_, boot),
       started_ms_(Runner::now().mono_ms) {}
 
 cluster::Answer Admin::answer(const cluster::AdminRequest& request) {
@@ -68,6 +72,7 @@ cluster::Answer Admin::answer(const cluster::AdminRequest& request) {
     if (c == "counters") return counters();
     if (c == "cut") return set_cut(request.arguments);
     if (c == "heal") return set_cut({});
+    if (c == cluster::kIntroductionCommand) return others();
     if (c == "identity") return identity();
     if (c == "identity-done") return identity_done(request.arguments);
     return fail(Errc::kUnsupported, fmt::format("this kinfsd knows no command {:?}; is it older than kinfs?", c));
@@ -183,6 +188,7 @@ Result<std::string> Admin::ring(const std::vector<std::string>& arguments) const
 Result<std::string> Admin::counters() const {
   const auto& c = node_.counters();
   const auto& t = transport_.counters();
+  const auto& others = transport_.client_counters();
   const Json out = {{"node",
                      {{"puts", c.puts},
                       {"gets", c.gets},
@@ -217,6 +223,13 @@ Result<std::string> Admin::counters() const {
                       {"malformed", t.malformed},
                       {"unauthenticated", t.unauthenticated},
                       {"dialled", t.dialled}}},
+                    {"clients_of_others",
+                     {{"connections", others.connections},
+                      {"requests", others.requests},
+                      {"answers", others.answers},
+                      {"malformed", others.malformed},
+                      {"dropped_late", others.dropped_late},
+                      {"turned_away", others.turned_away}}},
                     {"daemon", {{"failed_saves", failed_saves_()}}}};
   return text_of(out);
 }
@@ -243,6 +256,27 @@ Result<std::string> Admin::set_cut(const std::vector<std::string>& names) {
   }
   transport_.set_cut(std::move(peers));
   return text_of(Json{{"cut", names}});
+}
+
+/// Those that are up first; the clients of different hosts begin with different ones.
+std::string Admin::others() const {
+  const auto now_ms = Runner::now().mono_ms;
+  std::uint32_t hosts = 1;
+  std::uint32_t absent = 0;
+  std::vector<std::pair<std::pair<bool, std::uint64_t>, cluster::OtherHost>> ranked;
+  for (const auto& peer : node_.peers()) {
+    const auto& m = peer.member;
+    if (m.node == self_) continue;
+    const bool down = peer.last_heard_ms < 0 || peer.suspected;
+    ++hosts;
+    absent += down || now_ms - peer.last_heard_ms > kHeardLatelyMs;
+    ranked.push_back({{down, value_of(m.node) - value_of(self_)}, {m.name, m.address, m.public_key}});
+  }
+  std::sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  const auto& q = config_.quorum;
+  cluster::Introduction out{client_keys_, {}, absent <= std::min(q.n, hosts) - std::min({q.r, q.n, hosts})};
+  for (auto& [rank, host] : ranked) out.hosts.push_back(std::move(host));
+  return cluster::encode_introduction(out);
 }
 
 Result<std::string> Admin::identity() {

@@ -6,9 +6,11 @@
 //                             tasks[], disk{...}, node{...}, quorum{n,r,w}, cut[], degraded_puts, ...}
 //   ring                      {partitions, layout{number,hash}, hosts[{name,first,owned}]}
 //   ring VOLUME HEX           the same with key{volume,partition,owners[]}; VOLUME is a number, HEX the partition key
-//   counters                  {node{...}, transport{...}, daemon{...}}
+//   counters                  {node{...}, transport{...}, clients_of_others{...}, daemon{...}}
 //   cut NAME...               drops all traffic with exactly these hosts from now on, silently; none: as heal
 //   heal                      ends every cut
+//   others                    {public_key, secret_key, ready, hosts[{name, address, public_key}]}: how a client of this
+//                             host goes on without this daemon, see cluster/introduction.h
 //   identity                  {slot, client, boot, host}: for one run of the command line, see IdentityPool
 //   identity-done SLOT        gives it back
 //
@@ -66,12 +68,13 @@ struct CutSwitch {
   std::function<void(std::set<NodeId>)> set_cut;
   std::function<const std::set<NodeId>&()> cut;
   std::function<const cluster::TransportCounters&()> counters;
+  std::function<const cluster::UnixServerCounters&()> client_counters;
 };
 
 class Admin {
  public:
-  Admin(const Config& config, const cluster::Node& node, const Store& store, CutSwitch transport, NodeId self,
-        std::uint64_t boot, std::function<std::uint64_t()> failed_saves);
+  Admin(const Config& config, const cluster::Node& node, const Store& store, CutSwitch transport,
+        const cluster::KeyPair& keys, std::uint64_t boot, std::function<std::uint64_t()> failed_saves);
 
   /// An AdminAnswer, or an Error with words.
   cluster::Answer answer(const cluster::AdminRequest& request);
@@ -81,6 +84,7 @@ class Admin {
   Result<std::string> ring(const std::vector<std::string>& arguments) const;
   Result<std::string> counters() const;
   Result<std::string> set_cut(const std::vector<std::string>& names);
+  std::string others() const;
   Result<std::string> identity();
   Result<std::string> identity_done(const std::vector<std::string>& arguments);
   std::string name_of(NodeId node) const;
@@ -90,6 +94,7 @@ class Admin {
   const Store& store_;
   CutSwitch transport_;
   NodeId self_;
+  cluster::KeyPair client_keys_;
   std::function<std::uint64_t()> failed_saves_;
   IdentityPool identities_;
   std::int64_t started_ms_;

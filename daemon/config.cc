@@ -13,6 +13,8 @@
 #include <set>
 #include <sstream>
 
+#include "cluster/unix_path.h"
+
 namespace kinfs::daemon {
 namespace {
 
@@ -218,9 +220,10 @@ class Parser {
     address(t, "node", "listen", config_.listen);
     path(t, "node", "data_dir", config_.data_dir);
     path(t, "node", "socket", config_.socket);
-    // sockaddr_un holds 108 bytes with its final zero.
-    if (config_.socket.size() > 107) {
-      error(t.get("socket")->source(), "node.socket is longer than the 107 bytes that a Unix socket's path may have");
+    if (config_.socket.size() > cluster::kMaxSocketPath) {
+      error(t.get("socket")->source(), fmt::format("node.socket is longer than the {} bytes that a Unix socket's path "
+                                                   "may have",
+                                                   cluster::kMaxSocketPath));
     }
     path(t, "node", "key_file", config_.key_file);
   }

@@ -70,6 +70,15 @@ Result<std::vector<Member>> members_of(const Config& config, const cluster::KeyP
   return out;
 }
 
+/// What this host says of itself, newer with each start than what was said before.
+void announce(std::vector<Member>& members, const cluster::KeyPair& keys) {
+  for (auto& m : members) {
+    if (m.public_key != keys.public_key) continue;
+    m.client_key = cluster::client_keys_of(keys).public_key;
+    m.incarnation = static_cast<std::uint64_t>(EventLoop::wall_ms());
+  }
+}
+
 std::set<NodeId> ids_of(const std::vector<Member>& members, const std::vector<std::string>& names) {
   std::set<NodeId> out;
   for (const auto& m : members) {
@@ -106,7 +115,9 @@ struct Daemon::Impl {
   std::unique_ptr<cluster::UnixServer> server;
   int signals = -1;
 
+  enum class Way { kUnixSocket, kOtherHost };
   struct Waiting {
+    Way way;
     std::uint64_t connection;
     std::uint64_t id;
     std::int64_t until_ms;
@@ -123,7 +134,8 @@ struct Daemon::Impl {
 
   Result<void> open_all();
   void start_node(std::vector<Member> members);
-  void on_request(std::uint64_t connection, std::uint64_t id, cluster::Request request, std::uint32_t ttl_ms);
+  void on_request(Way way, std::uint64_t connection, std::uint64_t id, cluster::Request request, std::uint32_t ttl_ms);
+  void reply(const Waiting& to, cluster::Answer answer);
   void on_reply(std::uint64_t client, cluster::Answer answer);
   void on_signal();
   void sweep();
@@ -137,6 +149,7 @@ Result<void> Daemon::Impl::open_all() {
   if (!keys) return pass(std::move(keys));
   auto members = members_of(config, *keys);
   if (!members) return pass(std::move(members));
+  announce(*members, *keys);
   self = cluster::node_id_of(keys->public_key);
   if (auto made = make_data_dir(config.data_dir); !made) return made;
   if (auto made = make_socket_dir(config.socket); !made) return made;
@@ -158,16 +171,19 @@ Result<void> Daemon::Impl::open_all() {
       config, *node, *store,
       CutSwitch{[this](std::set<NodeId> peers) { transport->set_cut(std::move(peers)); },
                 [this]() -> const std::set<NodeId>& { return transport->cut(); },
-                [this]() -> const cluster::TransportCounters& { return transport->counters(); }},
-      self, *meta ? (**meta).boot : 0, [this] { return runner->failed_saves(); });
-  auto listening = cluster::UnixServer::open(
-      loop, config.socket,
-      [this](auto connection, auto id, auto request, auto ttl_ms) {
-        on_request(connection, id, std::move(request), ttl_ms);
-      },
-      [this] { return node->hlc(); });
+                [this]() -> const cluster::TransportCounters& { return transport->counters(); },
+                [this]() -> const cluster::UnixServerCounters& { return transport->client_counters(); }},
+      *keys, *meta ? (**meta).boot : 0, [this] { return runner->failed_saves(); });
+  const auto by = [this](Way way) {
+    return [this, way](auto connection, auto id, auto request, auto ttl_ms) {
+      on_request(way, connection, id, std::move(request), ttl_ms);
+    };
+  };
+  const auto hlc = [this] { return node->hlc(); };
+  auto listening = cluster::UnixServer::open(loop, config.socket, by(Way::kUnixSocket), hlc);
   if (!listening) return pass(std::move(listening));
   server = std::move(*listening);
+  transport->serve_clients(by(Way::kOtherHost), hlc);
   return {};
 }
 
@@ -197,28 +213,36 @@ void Daemon::Impl::start_node(std::vector<Member> members) {
               }});
 }
 
-void Daemon::Impl::on_request(std::uint64_t connection, std::uint64_t id, cluster::Request request,
+void Daemon::Impl::on_request(Way way, std::uint64_t connection, std::uint64_t id, cluster::Request request,
                               std::uint32_t ttl_ms) {
   // Whoever asks now finds the connection broken in a moment, and asks the daemon that comes next.
   if (stopping_since) return;
+  const Waiting asker{way, connection, id, EventLoop::mono_ms() + ttl_ms};
   if (const auto* command = std::get_if<cluster::AdminRequest>(&request)) {
-    server->reply(connection, id, admin->answer(*command));
-    return;
+    if (way == Way::kUnixSocket) return reply(asker, admin->answer(*command));
+    return reply(asker, Error{Errc::kRefused,
+                              fmt::format("{} takes commands on its own socket only, {}", config.name, config.socket)});
   }
   const auto client = ++last_client;
-  waiting[client] = {connection, id, EventLoop::mono_ms() + ttl_ms};
+  waiting[client] = asker;
   runner->request(client, std::move(request), ttl_ms);
 }
 
-void Daemon::Impl::on_reply(std::uint64_t client, cluster::Answer answer) {
-  const auto found = waiting.find(client);
-  if (found == waiting.end()) return;
-  const auto [connection, id, until] = found->second;
-  waiting.erase(found);
-  server->reply(connection, id, std::move(answer));
+void Daemon::Impl::reply(const Waiting& to, cluster::Answer answer) {
+  switch (to.way) {
+    case Way::kUnixSocket:
+      return server->reply(to.connection, to.id, std::move(answer));
+    case Way::kOtherHost:
+      return transport->reply(to.connection, to.id, std::move(answer));
+  }
 }
 
-/// The core answers nobody who no longer waits; the socket's server still counts such requests as under way.
+void Daemon::Impl::on_reply(std::uint64_t client, cluster::Answer answer) {
+  const auto asker = waiting.extract(client);
+  if (!asker.empty()) reply(asker.mapped(), std::move(answer));
+}
+
+/// The core answers nobody who no longer waits; the sockets' servers still count such requests as under way.
 void Daemon::Impl::sweep() {
   const auto now = EventLoop::mono_ms();
   std::vector<std::uint64_t> late;

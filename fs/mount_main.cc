@@ -311,6 +311,7 @@ void log_counters(Mount& mount) {
   spdlog::info("requests of the kernel:{}", requests);
   spdlog::info("round trips: gets={} scans={} puts={} (rows={}) blocks_put={} blocks_got={}", sent.gets, sent.scans,
                sent.puts, sent.put_rows, sent.blocks_put, sent.blocks_got);
+  spdlog::info("other hosts' daemons: went_over={} came_back={}", sent.went_over, sent.came_back);
   spdlog::default_logger()->flush();
 }
 
@@ -362,8 +363,10 @@ std::optional<Refusal> begin(const Options& options, Mount& mount) {
   how.client = ClientId{options.client ? *options.client : random_client()};
   how.boot = static_cast<std::uint64_t>(mount.env.wall_ns() / 1'000'000);
   how.host = options.host;
+  how.notice = [](const std::string& words) { spdlog::warn("{}", words); };
   auto client = cluster::SocketClient::connect(how, mount.strand);
   if (!client) {
+    if (client.error().code == Errc::kInvalid) return Refusal{kRefused, client.error().text};
     return Refusal{kUnreachable, fmt::format("{}; start it (kinfsd --config FILE), or name "
                                              "its socket with -o socket=PATH", client.error().text)};
   }

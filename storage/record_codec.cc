@@ -315,6 +315,7 @@ Bytes encode_meta(const NodeMeta& meta) {
     to.set_weight(m.weight);
     to.set_zone(m.zone);
     to.set_incarnation(m.incarnation);
+    to.set_client_key(m.client_key);
   }
   return serialize(p);
 }
@@ -336,9 +337,11 @@ Result<NodeMeta> decode_meta(ByteView bytes) {
   for (auto& m : *p.mutable_member()) {
     if (auto ok = known(m, "node record"); !ok) return pass(std::move(ok));
     if (m.public_key().size() != 32) return corrupt("a member's public key in the node record does not have 32 bytes");
+    if (!m.client_key().empty() && m.client_key().size() != 32)
+      return corrupt("a member's client key in the node record does not have 32 bytes");
     meta.members.push_back({NodeId{m.node()}, std::move(*m.mutable_name()), std::move(*m.mutable_address()),
                             std::move(*m.mutable_public_key()), m.weight(), std::move(*m.mutable_zone()),
-                            m.incarnation()});
+                            m.incarnation(), std::move(*m.mutable_client_key())});
   }
   return meta;
 }

@@ -65,6 +65,7 @@ struct Member {
   std::uint32_t weight = 1;
   std::string zone;
   std::uint64_t incarnation = 0;  // of two entries the one with the greater counts; only the member raises its own
+  Bytes client_key;               // 32 bytes, CURVE: of this host's clients; empty until the member has announced it
   bool operator==(const Member&) const = default;
 };
 

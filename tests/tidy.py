@@ -43,7 +43,7 @@ PYTHON_SLEEP = ("sleep", r"\btime\.sleep\s*\(", "tests/e2e/lab.py", "wait_until(
 
 ADAPTERS = {  # start of an include -> the files that may
     "rocksdb/": {"storage/rocks_store.cc", "tests/bench/block_bench.cc"},
-    "zmq": {"cluster/zmq_transport.cc"},
+    "zmq": {"cluster/zmq_socket.cc"},
     "fuse": {"fs/fuse_ops.cc"},
     "cryptopp/": {"storage/bytes.cc"},
     "systemd/": {"daemon/notify.cc"},

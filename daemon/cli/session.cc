@@ -9,10 +9,6 @@
 #include "daemon/config.h"
 
 namespace kinfs::daemon {
-namespace {
-constexpr std::size_t kMaxSocketPath = 107;
-}  // namespace
-
 std::string socket_path_of(const std::string& option) {
   if (!option.empty()) return option;
   const char* from_environment = std::getenv("KINFS_SOCKET");
@@ -50,12 +46,6 @@ std::string printable(std::string_view name) {
 Result<Session> Session::connect(cluster::SocketClientOptions options) {
   Session session;
   const auto path = options.socket_path;
-  // sockaddr_un holds 108 bytes with its final zero.
-  if (path.size() > kMaxSocketPath) {
-    return fail(Errc::kInvalid, fmt::format("the socket's path {} has {} bytes, and may have at most {}: name another "
-                                            "with --socket or KINFS_SOCKET, and in node.socket of the configuration",
-                                            printable(path), path.size(), kMaxSocketPath));
-  }
   session.strand_ = std::make_unique<std::mutex>();
   auto client = cluster::SocketClient::connect(std::move(options), *session.strand_);
   if (!client) {

@@ -1,4 +1,5 @@
-// A daemon that answers as a test tells it to: a UnixServer whose requests are kept until they are answered.
+// Daemons that answer as a test tells them to: requests are kept until they are answered. One on the Unix socket, and
+// one that clients of other hosts come to.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -9,9 +10,11 @@
 #include <string>
 #include <vector>
 
+#include "cluster/introduction.h"
 #include "cluster/socket_client.h"
 #include "cluster/unix_server.h"
 #include "loop_thread.h"
+#include "test_node.h"
 
 namespace kinfs::cluster {
 
@@ -37,6 +40,10 @@ class FakeDaemon {
       auto opened = UnixServer::open(
           thread.loop(), path_,
           [this](std::uint64_t connection, std::uint64_t id, Request request, std::uint32_t ttl_ms) {
+            const auto* command = std::get_if<AdminRequest>(&request);
+            if (command != nullptr && command->command == kIntroductionCommand) {
+              return server->reply(connection, id, AdminAnswer{introduction});
+            }
             ++asked;
             if (auto answer = handler_ ? handler_(request) : std::nullopt) {
               server->reply(connection, id, std::move(*answer));
@@ -73,10 +80,69 @@ class FakeDaemon {
   std::deque<Asked> open;
   std::size_t asked = 0;
   Hlc hlc;
+  std::string introduction;  // what it tells of other hosts; each client asks
 
  private:
   std::string path_;
   Handler handler_;
+  UnixServerLimits limits_;
+};
+
+class FakeRemote {
+ public:
+  FakeRemote(Identity identity, std::vector<Member> members, FakeDaemon::Handler handler = {},
+             UnixServerLimits limits = {})
+      : node(std::move(identity), std::move(members)), handler_(std::move(handler)), limits_(limits) {
+    serve();
+  }
+  void start() {
+    node.start();
+    serve();
+  }
+  void stop() {
+    node.stop();
+    node.thread.call([this] { open.clear(); });
+  }
+  bool wait_for_open(std::size_t count) {
+    return node.thread.wait_until([&] { return open.size() >= count; });
+  }
+  void answer(std::size_t index, Answer what) {
+    node.thread.call([&] {
+      const auto asked_for = open.at(index);
+      open.erase(open.begin() + static_cast<std::ptrdiff_t>(index));
+      node.transport->reply(asked_for.connection, asked_for.id, std::move(what));
+    });
+  }
+  UnixServerCounters counters() {
+    return node.thread.call([&] { return node.transport->client_counters(); });
+  }
+  OtherHost as_other() const { return {"other", node.self.member.address, node.self.keys.public_key}; }
+
+  TestNode node;
+  // The rest on the loop only.
+  std::deque<FakeDaemon::Asked> open;
+  std::size_t asked = 0;
+
+ private:
+  void serve() {
+    node.thread.call([this] {
+      node.transport->serve_clients(
+          [this](std::uint64_t connection, std::uint64_t id, Request request, std::uint32_t ttl_ms) {
+            if (std::holds_alternative<AdminRequest>(request)) {
+              return node.transport->reply(connection, id, Error{Errc::kRefused, "not here"});
+            }
+            ++asked;
+            if (auto answer = handler_ ? handler_(request) : std::nullopt) {
+              node.transport->reply(connection, id, std::move(*answer));
+            } else {
+              open.push_back({connection, id, std::move(request), ttl_ms});
+            }
+          },
+          {}, limits_);
+    });
+  }
+
+  FakeDaemon::Handler handler_;
   UnixServerLimits limits_;
 };
 

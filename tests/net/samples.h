@@ -79,10 +79,12 @@ inline std::vector<Answer> sample_answers() {
 
 inline std::vector<Message> sample_messages() {
   Member member{NodeId{3}, "host3", "tcp://127.0.0.1:7946", Bytes(32, '\x9c'), 5, "zone-b", 17};
+  auto announced = member;
+  announced.client_key = Bytes(32, '\x11');
   std::vector<Body> bodies{
       Ping{},
       Pong{},
-      Gossip{{member, member}, true},
+      Gossip{{member, announced}, true},
       Gossip{},
       ReadRow{{VolumeId{1}, "dir", "name"}},
       ReadRowReply{sample_row(), sample_stat()},
@@ -164,7 +166,7 @@ struct Dump {
   std::string operator()(const PutRowResult& v) const { return all(encode_context(v.context), v.live, v.added); }
   std::string operator()(const Member& v) const {
     return all(v.node, v.name, v.address, v.public_key, std::to_string(v.weight), v.zone,
-               std::to_string(v.incarnation));
+               std::to_string(v.incarnation), v.client_key);
   }
   std::string operator()(const RowKey& v) const { return all(v.volume, v.partition_key, v.sort_key); }
 

@@ -33,9 +33,10 @@ inline std::uint16_t free_port() {
 struct Identity {
   Identity() : keys(make_key_pair()) {
     const auto address = "tcp://127.0.0.1:" + std::to_string(free_port());
-    member = {node_id_of(keys.public_key), "host", address, keys.public_key, 1, "", 1};
+    member = {node_id_of(keys.public_key), "host", address, keys.public_key, 1, "", 1, client_keys().public_key};
   }
   NodeId id() const { return member.node; }
+  KeyPair client_keys() const { return client_keys_of(keys); }
   KeyPair keys;
   Member member;
 };

@@ -58,6 +58,11 @@ TEST(RecordCodec, GoldenBytesOfMembers) {
       "6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b2801320561747469633809";
   EXPECT_EQ(to_hex(encode_meta(meta)), kGolden);
   EXPECT_EQ(decode_meta(from_hex(kGolden)), meta);
+  meta.members[0].client_key = Bytes(32, 'c');
+  EXPECT_EQ(decode_meta(encode_meta(meta)), meta);
+  meta.members[0].client_key.pop_back();
+  EXPECT_EQ(decode_meta(encode_meta(meta)).error().code, Errc::kCorrupt);
+  meta.members[0].client_key.clear();
   meta.members[0].public_key.pop_back();
   EXPECT_EQ(decode_meta(encode_meta(meta)).error().code, Errc::kCorrupt);
 }

@@ -1,0 +1,146 @@
+#include "cluster/elsewhere.h"
+
+#include <fmt/format.h>
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <random>
+
+#include "cluster/event_loop.h"
+
+namespace kinfs::cluster {
+namespace {
+
+constexpr std::size_t kWindowRequests = 256;
+constexpr std::size_t kWindowBytes = 8 << 20;
+constexpr std::int64_t kDialMs = 600;  // several round trips of a long line; doubled each time all were tried
+constexpr std::size_t kMostDoublings = 3;
+constexpr std::int64_t kSilenceMs = 2500;  // a block takes a second on a line of 10 Mbit/s
+constexpr std::uint32_t kProbeTtlMs = 5000;
+
+}  // namespace
+
+std::uint64_t Elsewhere::random_boot() { return std::random_device{}() | 1ull << 32; }
+
+void Elsewhere::know(Introduction introduction) {
+  known_ = std::move(introduction);
+  if (!is_open()) next_ = 0;
+}
+
+Result<void> Elsewhere::dial_next() {
+  close();
+  if (!context_) {
+    auto started = ZmqContext::start();
+    if (!started) return pass(std::move(started));
+    context_.emplace(std::move(*started));
+  }
+  Result<void> dialled = fail(Errc::kUnavailable, "no other host is known");
+  for (std::size_t tries = 0; tries < known_.hosts.size(); ++tries) {
+    host_ = known_.hosts[next_++ % known_.hosts.size()];
+    ++dialled_;
+    dialled = line_.open(*context_, host_.name, host_.address, host_.public_key, known_.client_keys);
+    if (!dialled) continue;
+    heard_ms_ = EventLoop::mono_ms();
+    watch(line_.descriptor(), line_event_);
+    watch(line_.monitor_descriptor(), monitor_event_);
+    return {};
+  }
+  return dialled;
+}
+
+void Elsewhere::watch(int fd, std::uint64_t event) {
+  epoll_event e{EPOLLIN, {.u64 = event}};
+  ::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &e);
+}
+
+void Elsewhere::close() {
+  queue_.clear();
+  under_way_.clear();
+  bytes_under_way_ = 0;
+  probing_ = answered_ = false;
+  if (!line_.is_open()) return;
+  ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, line_.descriptor(), nullptr);
+  ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, line_.monitor_descriptor(), nullptr);
+  line_.close();
+}
+
+bool Elsewhere::sendable() const {
+  return !queue_.empty() && under_way_.size() < kWindowRequests && bytes_under_way_ < kWindowBytes;
+}
+
+void Elsewhere::send_one() {
+  const auto& item = queue_.front();
+  const auto now_us = mono_us();
+  const auto left_ms = item.deadline_ms - now_us / 1000;
+  if (left_ms > 0) {
+    if (!line_.send(*item.header, encode_hop({boot_, now_us, static_cast<std::uint32_t>(left_ms)}), item.payload)) {
+      return;
+    }
+    if (under_way_.emplace(item.id, item.cost).second) bytes_under_way_ += item.cost;
+  }
+  queue_.pop_front();
+}
+
+/// False: what came is not from a daemon of ours.
+bool Elsewhere::read_one(Heard& heard) {
+  ZmqMessage message;
+  if (!line_.socket().receive(message, /*routed=*/false)) return true;
+  const auto payload = message.payload.view();
+  if (message.parts > 2 || payload.size() > kMaxBlockBytes) return false;
+  auto received = receive_client_frame(message.header.view(), message.parts == 2 ? share(Bytes(payload)) : nullptr);
+  if (!received || !std::holds_alternative<Answer>(received->value.body)) return false;
+  heard_ms_ = EventLoop::mono_ms();
+  probing_ = false;
+  answered_ = true;
+  if (const auto asked = under_way_.find(received->value.id); asked != under_way_.end()) {
+    bytes_under_way_ -= asked->second;
+    under_way_.erase(asked);
+  }
+  if (received->value.id < kFirstInternalId) heard.answers.push_back(std::move(*received));
+  return true;
+}
+
+Elsewhere::Heard Elsewhere::pump() {
+  Heard heard;
+  if (!is_open()) return heard;
+  const bool stood = line_.stands();
+  const auto event = line_.look();
+  heard.stands = event == ZmqEvent::kStands;
+  heard.broke = event == ZmqEvent::kBroke && stood;
+  // It does not know us yet. In the first round the next is tried at once, later there is time.
+  if (event == ZmqEvent::kBroke && !stood && dialled_ < known_.hosts.size()) heard_ms_ = 0;
+  if (heard.stands) {
+    heard_ms_ = EventLoop::mono_ms();
+    dialled_ = 0;
+  }
+  while (!heard.broke) {
+    if (line_.socket().can_receive()) {
+      heard.broke = !read_one(heard);
+    } else if (sendable() && line_.socket().can_send()) {
+      send_one();
+    } else {
+      break;
+    }
+  }
+  return heard;
+}
+
+bool Elsewhere::silent(std::int64_t since_ms, std::int64_t now_ms) {
+  const auto silence_ms = now_ms - std::max(since_ms, heard_ms_);
+  if (!line_.stands()) {
+    if (heard_ms_ == 0) return true;
+    const auto rounds = known_.hosts.empty() ? 0 : (std::max<std::size_t>(dialled_, 1) - 1) / known_.hosts.size();
+    return silence_ms > kDialMs << std::min(rounds, kMostDoublings);
+  }
+  if (silence_ms > kSilenceMs) return true;
+  if (silence_ms > kSilenceMs / 2 && !probing_) {
+    probing_ = true;
+    const auto id = kFirstInternalId + ++probes_;
+    auto probe = encode(ClientFrame{id, kProbeTtlMs, {}, Request{AdminRequest{kIntroductionCommand, {}}}});
+    // Past the window, which may be what it is silent about.
+    (void)line_.send(probe.header, encode_hop({boot_, mono_us(), kProbeTtlMs}), nullptr);
+  }
+  return false;
+}
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,89 @@
+// The way of a client's requests to the daemons of other hosts, while its own is away.
+//
+// One host at a time; what is on its way to one is forgotten when the next is dialled, and the caller queues again
+// what has no answer. A daemon refuses what is over its limits, and drops what comes from one that does not take its
+// answers: so a bounded part is on its way, answers counted, and the rest waits here.
+//
+// Threading: the client's I/O thread.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "cluster/hop.h"
+#include "cluster/introduction.h"
+#include "cluster/zmq_line.h"
+
+namespace kinfs::cluster {
+
+class Elsewhere {
+ public:
+  struct Item {
+    std::uint64_t id = 0;
+    SharedBytes header;
+    SharedBytes payload;
+    std::int64_t deadline_ms = 0;
+    std::size_t cost = 0;  // bytes that it and its answer may take on their way
+  };
+  /// Descriptors are watched by `epoll_fd`, level-triggered, under these numbers.
+  Elsewhere(int epoll_fd, std::uint64_t line_event, std::uint64_t monitor_event)
+      : epoll_fd_(epoll_fd), line_event_(line_event), monitor_event_(monitor_event) {}
+  ~Elsewhere() { close(); }
+
+  /// From the next dial on.
+  void know(Introduction introduction);
+  bool knows_anyone() const { return !known_.hosts.empty(); }
+  /// Closes what is open, and dials the next host of the list; an error when no host can be dialled at all.
+  Result<void> dial_next();
+  void close();
+  bool is_open() const { return line_.is_open(); }
+  /// This host has answered.
+  bool answers() const { return line_.stands() && answered_; }
+  const OtherHost& host() const { return host_; }
+
+  void queue(Item item) { queue_.push_back(std::move(item)); }
+  struct Heard {
+    bool stands = false;  // the connection came about
+    bool broke = false;   // it is gone, or what came is not from a daemon
+    std::vector<Received<ClientFrame>> answers;
+  };
+  /// Sends and reads what it can. To be called when a descriptor fires, and after queue().
+  Heard pump();
+  /// Whether the host has been silent for so long that another is better, when something has been waiting for it since
+  /// `since_ms`. Asks it for a sign of life when it has been silent for half of that.
+  bool silent(std::int64_t since_ms, std::int64_t now_ms);
+
+ private:
+  bool sendable() const;
+  void send_one();
+  bool read_one(Heard& heard);
+  void watch(int fd, std::uint64_t event);
+
+  const int epoll_fd_;
+  const std::uint64_t line_event_;
+  const std::uint64_t monitor_event_;
+  const std::uint64_t boot_ = Elsewhere::random_boot();
+  Introduction known_;
+  std::optional<ZmqContext> context_;  // only once it is needed: it has threads of its own
+  ZmqLine line_;
+  OtherHost host_;
+  std::size_t next_ = 0;
+  std::size_t dialled_ = 0;  // since a connection came about
+  std::int64_t heard_ms_ = 0;
+  std::uint64_t probes_ = 0;
+  bool probing_ = false;
+  bool answered_ = false;
+  std::deque<Item> queue_;
+  std::unordered_map<std::uint64_t, std::size_t> under_way_;  // id -> bytes
+  std::size_t bytes_under_way_ = 0;
+
+  static std::uint64_t random_boot();
+};
+
+/// Ids from here on are not of calls: signs of life, introductions.
+inline constexpr std::uint64_t kFirstInternalId = 1ull << 63;
+
+}  // namespace kinfs::cluster

@@ -1,0 +1,104 @@
+// The daemon's end of clients on other hosts, whose own daemon is away: they come over TCP to the socket on which the
+// ring listens, by the client key of their host.
+//
+// Invariants: what one connection does hurts no other. A connection that sends what is no request is not listened to
+// again. ZeroMQ cannot stop reading from one connection: so a request that is over the limits of its connection is
+// refused at once (our own clients keep below them), and what is sent by one that leaves its answers unread is
+// dropped; a connection's memory is bounded by UnixServerLimits, as it is for clients of this host.
+//
+// Threading: all on the loop's thread.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <set>
+#include <string>
+#include <unordered_map>
+
+#include "cluster/hop.h"
+#include "cluster/unix_server.h"
+#include "cluster/zmq_socket.h"
+
+namespace kinfs::cluster {
+
+/// Whoever knocks again and again must not fill the log.
+class LogPace {
+ public:
+  bool now() {
+    const auto ms = EventLoop::mono_ms();
+    if (ms < next_ms_) return false;
+    next_ms_ = ms + kPauseMs;
+    return true;
+  }
+
+ private:
+  static constexpr std::int64_t kPauseMs = 10'000;
+  std::int64_t next_ms_ = 0;
+};
+
+class RemoteClients {
+ public:
+  using Write =
+      std::function<ZmqSocket::Sent(ByteView route, ByteView header, const HopBytes& hop, const SharedBytes& payload)>;
+  /// `connection` and `id` of `on_request` are for reply(). `where`: our address, for the log.
+  RemoteClients(std::string where, UnixServer::OnRequest on_request, std::function<Hlc()> hlc, UnixServerLimits limits,
+                Write write);
+
+  /// What came from a connection whose key is that of clients of `host`, called `route` while it stands.
+  void receive(ByteView route, NodeId host, ByteView header, SharedBytes payload);
+  /// As UnixServer::reply.
+  void reply(std::uint64_t connection, std::uint64_t id, Answer answer);
+  /// Sends answers that wait for connections to take them.
+  void flush();
+  /// Forgets connections that have been silent for long: ZeroMQ does not tell when one ends.
+  void sweep(std::int64_t mono_ms);
+  /// Forgets all connections of these hosts, what waits for them too; returns how many answers that were.
+  std::size_t forget(const std::set<NodeId>& hosts);
+  std::size_t connections() const { return connections_.size(); }
+  const UnixServerCounters& counters() const { return counters_; }
+
+  static constexpr std::int64_t kForgetMs = 60'000;  // over the patience of any client
+
+ private:
+  struct Waiting {
+    SharedBytes header;
+    SharedBytes payload;
+    std::size_t size() const { return header->size() + (payload ? payload->size() : 0); }
+  };
+  struct Connection {
+    Bytes route;
+    NodeId host{};
+    QueueDelay delay;
+    std::unordered_map<std::uint64_t, std::size_t> under_way;  // request id -> its bytes
+    std::size_t bytes_under_way = 0;
+    std::deque<Waiting> waiting;
+    std::size_t bytes_waiting = 0;
+    std::int64_t heard_ms = 0;
+    bool muted = false;
+  };
+
+  Connection* connection_of(ByteView route, NodeId host);
+  void take(std::uint64_t number, Connection& c, ByteView header, SharedBytes payload);
+  void mute(Connection& c, std::string_view reason);
+  void send(Connection& c, std::uint64_t id, Answer answer);
+  /// False: the connection is gone.
+  bool flush(Connection& c);
+  void erase(std::uint64_t number);
+
+  const std::string where_;
+  UnixServer::OnRequest on_request_;
+  std::function<Hlc()> hlc_;
+  const UnixServerLimits limits_;
+  Write write_;
+  UnixServerCounters counters_;
+  const std::uint64_t boot_;
+  std::uint64_t last_connection_ = 0;
+  std::unordered_map<std::uint64_t, Connection> connections_;
+  std::unordered_map<Bytes, std::uint64_t> by_route_;
+  std::set<std::uint64_t> waiting_;  // connections with answers that were not taken yet
+  LogPace garbled_;
+  LogPace crowded_;
+};
+
+}  // namespace kinfs::cluster
