@@ -206,7 +206,7 @@ void Daemon::Impl::start_node(std::vector<Member> members) {
       loop, *node, *store,
       Outputs{[this](const cluster::Message& m) { transport->send(m); },
               [this](std::uint64_t client, cluster::Answer answer) { on_reply(client, std::move(answer)); },
-              [this](const std::vector<Member>& members) { transport->set_members(members); },
+              [this](const std::vector<Member>& all) { transport->set_members(all); },
               [this](const Error& error) {
                 fatal = error;
                 loop.stop();

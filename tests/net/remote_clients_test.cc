@@ -107,7 +107,9 @@ TEST(RemoteClients, StrangersAreRefused) {
 
 TEST(RemoteClients, AClientThatSpeaksAsANodeIsNotHeard) {
   const Identity a, b;
-  FakeRemote daemon(b, {a.member, b.member});
+  UnixServerLimits limits;
+  limits.connections = 4096;  // each sample has one of its own
+  FakeRemote daemon(b, {a.member, b.member}, {}, limits);
   for (const auto& message : sample_messages()) {
     RawClient client(a.client_keys(), b.member);
     auto lie = message;
