@@ -9,8 +9,10 @@ void Core::adopt(std::uint64_t number, const std::vector<Member>& members) {
   effects_.push_back({new_id(), MembersAre{peers.members()}});
 }
 
-void Core::heard_of(const std::vector<Member>& members) {
-  if (peers.merge(members)) effects_.push_back({new_id(), MembersAre{peers.members()}});
+bool Core::heard_of(const std::vector<Member>& members) {
+  if (!peers.merge(members)) return false;
+  effects_.push_back({new_id(), MembersAre{peers.members()}});
+  return true;
 }
 
 void Core::save(std::uint64_t origin, Batch batch) {

@@ -55,8 +55,8 @@ class Core {
   std::uint32_t write_quorum() const { return quorum_of(config.quorum.w); }
   /// From now on these are the members.
   void adopt(std::uint64_t number, const std::vector<Member>& members);
-  /// Takes over what is newer of those that are members.
-  void heard_of(const std::vector<Member>& members);
+  /// Takes over what is newer of those that are members; true when something was.
+  bool heard_of(const std::vector<Member>& members);
 
   /// Unique within this start of this node; answers of an earlier start are recognised by the boot in it.
   std::uint64_t new_id() { return ++last_id_; }

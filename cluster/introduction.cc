@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <nlohmann/json.hpp>
 
 namespace kinfs::cluster {
@@ -13,14 +12,7 @@ using Json = nlohmann::ordered_json;
 /// Empty when it is no key.
 Bytes key_of(const std::string& hex) {
   if (hex.size() != 2 * kKeyBytes) return {};
-  Bytes key;
-  for (std::size_t i = 0; i < hex.size(); i += 2) {
-    std::uint8_t byte = 0;
-    const auto* end = hex.data() + i + 2;
-    if (std::from_chars(hex.data() + i, end, byte, 16).ptr != end) return {};
-    key.push_back(static_cast<char>(byte));
-  }
-  return key;
+  return from_hex(hex).value_or(Bytes{});
 }
 
 }  // namespace

@@ -15,6 +15,8 @@ struct KeyPair {
 };
 /// A fresh one.
 KeyPair make_key_pair();
+/// The pair of a secret key of kKeyBytes.
+KeyPair key_pair_of(ByteView secret_key);
 /// The pair by which the clients of a host show other hosts whose they are. It follows from the host's own, so that
 /// nobody keeps a second secret, and does not tell it: a mount never holds what would let it speak as its host.
 KeyPair client_keys_of(const KeyPair& host);

@@ -164,7 +164,11 @@ void Membership::tick() {
 
 void Membership::heard(const Message& message, const Gossip& gossip) {
   const auto own = core_.layout.id();
-  if (!core_.config.members_grow || message.layout.number <= own.number) return core_.heard_of(gossip.members);
+  if (!core_.config.members_grow || message.layout.number <= own.number) {
+    // What it says of addresses and keys holds after a restart too, when it may be the one that is away.
+    if (core_.heard_of(gossip.members) && core_.config.members_grow && known() && !proposal_) save();
+    return;
+  }
   const bool with_us = std::any_of(gossip.members.begin(), gossip.members.end(),
                                    [&](const Member& m) { return m.node == core_.config.self; });
   // The number and its hash say which members these must be.

@@ -287,6 +287,11 @@ std::vector<NodeId> Node::owners(std::uint16_t partition) const {
 Hlc Node::hlc() const { return impl_->core.clock.last(); }
 LayoutId Node::layout() const { return impl_->core.layout.id(); }
 std::vector<Member> Node::members() const { return impl_->core.peers.members(); }
+Quorum Node::quorum() const {
+  const auto& core = impl_->core;
+  return {core.layout.replicas(), core.read_quorum(), core.write_quorum()};
+}
+bool Node::knows_members() const { return impl_->membership.known(); }
 
 bool Node::idle() const { return impl_->under_way() == 0 && impl_->hints.idle(); }
 

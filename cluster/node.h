@@ -33,6 +33,7 @@ struct Quorum {
   std::uint32_t n = 3;
   std::uint32_t r = 2;
   std::uint32_t w = 2;
+  bool operator==(const Quorum&) const = default;
 };
 
 /// Planted bugs: switches that break one mechanism each, so that tests can show that the simulator's checkers
@@ -167,6 +168,10 @@ class Node {
   Hlc hlc() const;
   LayoutId layout() const;
   std::vector<Member> members() const;
+  /// As it holds for the members that there are.
+  Quorum quorum() const;
+  /// False until this host has heard who the members are; before, every request is refused.
+  bool knows_members() const;
   /// Nothing under way: no request, no unconfirmed hint batch.
   bool idle() const;
 

@@ -49,6 +49,11 @@ class RemoteClients {
   void receive(ByteView route, NodeId host, ByteView header, SharedBytes payload);
   /// As UnixServer::reply.
   void reply(std::uint64_t connection, std::uint64_t id, Answer answer);
+  /// Whose client that connection is; NodeId{} when it is gone.
+  NodeId host_of(std::uint64_t connection) const {
+    const auto found = connections_.find(connection);
+    return found == connections_.end() ? NodeId{} : found->second.host;
+  }
   /// Sends answers that wait for connections to take them.
   void flush();
   /// Forgets connections that have been silent for long: ZeroMQ does not tell when one ends.

@@ -89,13 +89,16 @@ KeyPair make_key_pair() {
   return {from_z85(public_text.data()), from_z85(secret_text.data())};
 }
 
-KeyPair client_keys_of(const KeyPair& host) {
-  const auto secret = sha256("kinfs client key" + host.secret_key);
+KeyPair key_pair_of(ByteView secret_key) {
   std::array<char, 41> secret_text{};
   std::array<char, 41> public_text{};
-  ::zmq_z85_encode(secret_text.data(), reinterpret_cast<const std::uint8_t*>(secret.data()), secret.size());
+  ::zmq_z85_encode(secret_text.data(), reinterpret_cast<const std::uint8_t*>(secret_key.data()), secret_key.size());
   ::zmq_curve_public(public_text.data(), secret_text.data());
-  return {from_z85(public_text.data()), Bytes(view_of(secret))};
+  return {from_z85(public_text.data()), Bytes(secret_key)};
+}
+
+KeyPair client_keys_of(const KeyPair& host) {
+  return key_pair_of(view_of(sha256("kinfs client key" + host.secret_key)));
 }
 
 // --- Parts ---

@@ -26,22 +26,34 @@ constexpr std::int64_t kPurgeMs = 100;
 
 std::string user_id_of(NodeId node) { return fmt::format("{:016x}", static_cast<std::uint64_t>(node)); }
 
-constexpr std::string_view kClientPrefix = "client of ";
-std::string client_user_id_of(NodeId host) { return std::string(kClientPrefix) + user_id_of(host); }
+/// What goes before the id of a visitor's host, or of a guest's key.
+constexpr std::array<std::string_view, kVisitorKinds> kPrefixes = {"client of ", "guest "};
+constexpr std::array kVisitors = {Visitor::kClient, Visitor::kGuest};
+
+std::string_view prefix_of(Visitor visitor) { return kPrefixes[static_cast<std::size_t>(visitor)]; }
+
+std::string user_id_of(Visitor visitor, NodeId id) { return std::string(prefix_of(visitor)) + user_id_of(id); }
 
 /// Who is at the other end of a connection, by the key that was proven.
 struct Proven {
-  NodeId node{};
-  bool client = false;  // one of the clients of this host
+  NodeId id{};
+  std::optional<Visitor> visitor;  // nullopt: a node
 };
 
 Proven parse_user_id(const char* text) {
-  std::uint64_t id = 0;
   std::string_view view = text == nullptr ? "" : text;
-  const bool client = view.starts_with(kClientPrefix);
-  if (client) view.remove_prefix(kClientPrefix.size());
+  Proven proven;
+  for (const auto visitor : kVisitors) {
+    if (!view.starts_with(prefix_of(visitor))) continue;
+    proven.visitor = visitor;
+    view.remove_prefix(prefix_of(visitor).size());
+    break;
+  }
+  std::uint64_t id = 0;
   const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), id, 16);
-  return error == std::errc{} && end == view.data() + view.size() ? Proven{NodeId{id}, client} : Proven{};
+  if (error != std::errc{} || end != view.data() + view.size()) return {};
+  proven.id = NodeId{id};
+  return proven;
 }
 
 }  // namespace
@@ -73,7 +85,8 @@ struct ZmqTransport::Impl {
   std::unordered_map<NodeId, Peer> peers;
   std::unordered_map<std::string, NodeId> admitted;          // by public key
   std::unordered_map<std::string, NodeId> admitted_clients;  // by client key: the host
-  std::optional<RemoteClients> clients;
+  std::unordered_map<std::string, NodeId> admitted_guests;   // by key: its id
+  std::array<std::optional<RemoteClients>, kVisitorKinds> visitors;
   std::set<NodeId> cut;
   TransportCounters counters;
   LogPace strangers;
@@ -102,13 +115,15 @@ struct ZmqTransport::Impl {
   void reopen_if_lost(Peer& peer);
   void dial_anew(Peer& peer);
   Result<void> watch();
+  std::string user_of(const std::string& key) const;
   void answer_zap();
   void on_router();
   void read_router();
   bool receive_one();
   void accept(ByteView header, SharedBytes payload, NodeId proven);
-  void accept_client(ByteView route, ByteView header, SharedBytes payload, NodeId host);
-  void serve_clients(UnixServer::OnRequest on_request, std::function<Hlc()> hlc, UnixServerLimits limits);
+  std::optional<RemoteClients>& of(Visitor visitor) { return visitors[static_cast<std::size_t>(visitor)]; }
+  void accept_visitor(Visitor visitor, ByteView route, ByteView header, SharedBytes payload, NodeId id);
+  void serve(Visitor visitor, UnixServer::OnRequest on_request, std::function<Hlc()> hlc, UnixServerLimits limits);
   void send(const Message& message);
   void flush(Peer& peer);
   bool write(Peer& peer, const Queued& item, std::int64_t now_ms);
@@ -236,14 +251,25 @@ Result<void> ZmqTransport::Impl::watch() {
       purge(peer);
       reopen_if_lost(peer);
     }
-    if (!clients) return;
-    clients->sweep(EventLoop::mono_ms());
+    for (auto& all : visitors) {
+      if (all) all->sweep(EventLoop::mono_ms());
+    }
     on_router();
   });
   return {};
 }
 
 // --- Who is let in (ZeroMQ RFC 27, ZAP) ---
+
+/// Empty: nobody. A node's key is never taken for one of clients, nor theirs for a guest's.
+std::string ZmqTransport::Impl::user_of(const std::string& key) const {
+  if (const auto node = admitted.find(key); node != admitted.end()) return user_id_of(node->second);
+  if (const auto client = admitted_clients.find(key); client != admitted_clients.end()) {
+    return user_id_of(Visitor::kClient, client->second);
+  }
+  const auto guest = admitted_guests.find(key);
+  return guest == admitted_guests.end() ? "" : user_id_of(Visitor::kGuest, guest->second);
+}
 
 void ZmqTransport::Impl::answer_zap() {
   for (;;) {
@@ -257,12 +283,7 @@ void ZmqTransport::Impl::answer_zap() {
       more = part.more();
     }
     const bool curve = request.size() == 7 && request[0] == "1.0" && request[2] == kZapDomain && request[5] == "CURVE";
-    std::string who;  // a node's key is never taken for one of clients
-    if (const auto node = admitted.find(curve ? request[6] : ""); node != admitted.end()) {
-      who = user_id_of(node->second);
-    } else if (const auto client = admitted_clients.find(curve ? request[6] : ""); client != admitted_clients.end()) {
-      who = client_user_id_of(client->second);
-    }
+    const auto who = curve ? user_of(request[6]) : "";
     const bool known = !who.empty();
     if (!known) {
       ++counters.unauthenticated;
@@ -285,7 +306,9 @@ void ZmqTransport::Impl::answer_zap() {
 
 /// Whoever sends on the ROUTER reads it afterwards: a send processes commands, and its descriptor says no more of them.
 void ZmqTransport::Impl::on_router() {
-  if (clients) clients->flush();
+  for (auto& all : visitors) {
+    if (all) all->flush();
+  }
   read_router();
 }
 
@@ -309,22 +332,23 @@ bool ZmqTransport::Impl::receive_one() {
   }
   auto block = message.parts == 2 ? share(Bytes(payload)) : nullptr;
   const auto proven = parse_user_id(message.header.user_id());
-  if (proven.client) {
-    accept_client(message.route.view(), header, std::move(block), proven.node);
+  if (proven.visitor) {
+    accept_visitor(*proven.visitor, message.route.view(), header, std::move(block), proven.id);
   } else {
-    accept(header, std::move(block), proven.node);
+    accept(header, std::move(block), proven.id);
   }
   return true;
 }
 
-/// Nothing that came by a client key is ever read as a message of a node, nor the other way round.
-void ZmqTransport::Impl::accept_client(ByteView route, ByteView header, SharedBytes payload, NodeId host) {
-  if (!clients) return;
-  if (cut.contains(host)) {
+/// Nothing that came by a visitor's key is ever read as a message of a node, nor the other way round.
+void ZmqTransport::Impl::accept_visitor(Visitor visitor, ByteView route, ByteView header, SharedBytes payload,
+                                        NodeId id) {
+  if (!of(visitor)) return;
+  if (cut.contains(id)) {
     ++counters.dropped_cut;
     return;
   }
-  clients->receive(route, host, header, std::move(payload));
+  of(visitor)->receive(route, id, header, std::move(payload));
 }
 
 void ZmqTransport::Impl::accept(ByteView header, SharedBytes payload, NodeId proven) {
@@ -363,15 +387,15 @@ void ZmqTransport::Impl::accept(ByteView header, SharedBytes payload, NodeId pro
   on_message(std::move(message));
 }
 
-// --- Clients of other hosts ---
+// --- Visitors: clients of other hosts, and guests ---
 
-void ZmqTransport::Impl::serve_clients(UnixServer::OnRequest on_request, std::function<Hlc()> hlc,
-                                       UnixServerLimits limits) {
-  clients.emplace(config.listen, std::move(on_request), std::move(hlc), limits,
-                  [this](ByteView route, ByteView header, const HopBytes& hop, const SharedBytes& payload) {
-                    unread = true;
-                    return router.send(route, header, {hop.data(), hop.size()}, payload);
-                  });
+void ZmqTransport::Impl::serve(Visitor visitor, UnixServer::OnRequest on_request, std::function<Hlc()> hlc,
+                               UnixServerLimits limits) {
+  of(visitor).emplace(config.listen, std::move(on_request), std::move(hlc), limits,
+                      [this](ByteView route, ByteView header, const HopBytes& hop, const SharedBytes& payload) {
+                        unread = true;
+                        return router.send(route, header, {hop.data(), hop.size()}, payload);
+                      });
 }
 
 // --- Sending ---
@@ -474,22 +498,34 @@ void ZmqTransport::send(const Message& message) { impl_->send(message); }
 
 void ZmqTransport::set_members(const std::vector<Member>& members) { impl_->set_members(members); }
 
-void ZmqTransport::serve_clients(UnixServer::OnRequest on_request, std::function<Hlc()> hlc, UnixServerLimits limits) {
-  impl_->serve_clients(std::move(on_request), std::move(hlc), limits);
+void ZmqTransport::set_guests(const std::set<Bytes>& keys) {
+  impl_->admitted_guests.clear();
+  for (const auto& key : keys) impl_->admitted_guests.emplace(key, node_id_of(key));
 }
 
-void ZmqTransport::reply(std::uint64_t connection, std::uint64_t id, Answer answer) {
-  if (impl_->clients) impl_->clients->reply(connection, id, std::move(answer));
+void ZmqTransport::serve(Visitor visitor, UnixServer::OnRequest on_request, std::function<Hlc()> hlc,
+                         UnixServerLimits limits) {
+  impl_->serve(visitor, std::move(on_request), std::move(hlc), limits);
+}
+
+void ZmqTransport::reply(Visitor visitor, std::uint64_t connection, std::uint64_t id, Answer answer) {
+  if (auto& all = impl_->of(visitor)) all->reply(connection, id, std::move(answer));
+}
+
+NodeId ZmqTransport::visitor_of(Visitor visitor, std::uint64_t connection) const {
+  const auto& all = impl_->of(visitor);
+  return all ? all->host_of(connection) : NodeId{};
 }
 
 const UnixServerCounters& ZmqTransport::client_counters() const {
   static const UnixServerCounters none;
-  return impl_->clients ? impl_->clients->counters() : none;
+  const auto& clients = impl_->of(Visitor::kClient);
+  return clients ? clients->counters() : none;
 }
 
 void ZmqTransport::set_cut(std::set<NodeId> peers) {
   impl_->cut = std::move(peers);
-  if (impl_->clients) impl_->counters.dropped_cut += impl_->clients->forget(impl_->cut);
+  if (auto& clients = impl_->of(Visitor::kClient)) impl_->counters.dropped_cut += clients->forget(impl_->cut);
   for (const auto id : impl_->cut) {
     const auto it = impl_->peers.find(id);
     if (it == impl_->peers.end()) continue;

@@ -41,6 +41,13 @@ struct TransportCounters {
   std::uint64_t dialled = 0;  // connections that were made anew, the first ones included
 };
 
+/// Who else than nodes comes to the socket of the ring.
+enum class Visitor {
+  kClient,  // of another host, by that host's client key
+  kGuest,   // a host that is no member yet, by the key of an invitation
+};
+inline constexpr std::size_t kVisitorKinds = 2;
+
 class ZmqTransport {
  public:
   /// kRefused with words when the port is in use or the address is not one.
@@ -52,10 +59,14 @@ class ZmqTransport {
   /// Lets in and dials those that are new, and dials those anew whose address is another now. What cannot be dialled is
   /// logged and tried again.
   void set_members(const std::vector<Member>& members);
-  /// From now on; before, clients of other hosts are not listened to. The arguments are those of UnixServer::open.
-  void serve_clients(UnixServer::OnRequest on_request, std::function<Hlc()> hlc, UnixServerLimits limits = {});
+  /// From now on; before, visitors of that kind are not listened to. The arguments are those of UnixServer::open.
+  void serve(Visitor visitor, UnixServer::OnRequest on_request, std::function<Hlc()> hlc, UnixServerLimits limits = {});
   /// As UnixServer::reply.
-  void reply(std::uint64_t connection, std::uint64_t id, Answer answer);
+  void reply(Visitor visitor, std::uint64_t connection, std::uint64_t id, Answer answer);
+  /// The host whose client that connection is, or the id of the guest's key; NodeId{} when it is gone.
+  NodeId visitor_of(Visitor visitor, std::uint64_t connection) const;
+  /// The keys of all invitations, those too that are used up: their guests learn why they cannot join.
+  void set_guests(const std::set<Bytes>& keys);
   const UnixServerCounters& client_counters() const;
   /// For `kinfs lab cut`: from now on drops, silently, all that goes to or comes from these peers
   /// and their clients.

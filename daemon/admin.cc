@@ -53,7 +53,8 @@ Result<IdentityPool::Lent> IdentityPool::lend(std::int64_t mono_ms) {
 void IdentityPool::give_back(std::uint32_t slot) { out_.erase(slot); }
 
 Admin::Admin(const Config& config, const cluster::Node& node, const Store& store, CutSwitch transport,
-             const cluster::KeyPair& keys, std::uint64_t boot, std::function<std::uint64_t()> failed_saves)
+             const cluster::KeyPair& keys, std::uint64_t boot, std::function<std::uint64_t()> failed_saves,
+             Reception::Invite invite)
     : config_(config),
       node_(node),
       store_(store),
@@ -61,6 +62,7 @@ Admin::Admin(const Config& config, const cluster::Node& node, const Store& store
       self_(cluster::node_id_of(keys.public_key)),
       client_keys_(cluster::client_keys_of(keys)),
       failed_saves_(std::move(failed_saves)),
+      invite_(std::move(invite)),
       identities_(self_, boot),
       started_ms_(Runner::now().mono_ms) {}
 
@@ -73,6 +75,7 @@ cluster::Answer Admin::answer(const cluster::AdminRequest& request) {
     if (c == "cut") return set_cut(request.arguments);
     if (c == "heal") return set_cut({});
     if (c == cluster::kIntroductionCommand) return others();
+    if (c == "invite") return invite(request.arguments);
     if (c == "identity") return identity();
     if (c == "identity-done") return identity_done(request.arguments);
     return fail(Errc::kUnsupported, fmt::format("this kinfsd knows no command {:?}; is it older than kinfs?", c));
@@ -97,12 +100,14 @@ Result<std::string> Admin::status() const {
   Json hosts = Json::array();
   std::uint64_t hints = 0;
   bool all_up = true;
-  const auto self = std::find_if(config_.members.begin(), config_.members.end(),
-                                 [&](const auto& m) { return m.name == config_.name; });
-  hosts.push_back({{"name", config_.name},
-                   {"address", self == config_.members.end() ? config_.listen : self->address},
-                   {"state", "up"},
-                   {"last_seen", utc(now.wall_ms)}});
+  for (const auto& m : node_.members()) {
+    if (m.node != self_) continue;
+    hosts.push_back({{"name", m.name},
+                     {"address", m.address},
+                     {"public_key", to_hex(m.public_key)},
+                     {"state", "up"},
+                     {"last_seen", utc(now.wall_ms)}});
+  }
   for (const auto& peer : node_.peers()) {
     if (peer.member.node == self_) continue;
     const bool heard = peer.last_heard_ms >= 0;
@@ -111,6 +116,7 @@ Result<std::string> Admin::status() const {
     hints += peer.hints;
     hosts.push_back({{"name", peer.member.name},
                      {"address", peer.member.address},
+                     {"public_key", to_hex(peer.member.public_key)},
                      {"state", up      ? "up"
                                : heard ? "down"
                                        : "unseen"},
@@ -121,28 +127,32 @@ Result<std::string> Admin::status() const {
   Json cut = Json::array();
   for (const auto node : transport_.cut()) cut.push_back(name_of(node));
   const bool full = usage.total_bytes != 0 && usage.free_bytes < usage.total_bytes / 50;
-  const Json out = {{"safe", all_up && hints == 0 && !full && c.dot_clashes == 0 && failed_saves_() == 0},
-                    {"hosts", std::move(hosts)},
-                    // Each hint is one row or block that an owner is known to lack.
-                    {"under_replicated", hints},
-                    {"hints", hints},
-                    {"conflicts", nullptr},  // not counted by the store: `kinfs conflicts` walks
-                    {"tasks", Json::array()},
-                    {"disk",
-                     {{"path", config_.data_dir},
-                      {"total", usage.total_bytes},
-                      {"free", usage.free_bytes},
-                      {"rows", usage.rows_estimate},
-                      {"block_bytes", usage.block_bytes},
-                      {"full", full}}},
-                    {"node", {{"name", config_.name}, {"id", fmt::format("{:016x}", value_of(self_))}}},
-                    {"quorum", {{"n", config_.quorum.n}, {"r", config_.quorum.r}, {"w", config_.quorum.w}}},
-                    {"cut", std::move(cut)},
-                    {"degraded_puts", c.degraded_puts},
-                    {"degraded_reads", c.degraded_reads},
-                    {"failed_saves", failed_saves_()},
-                    {"dot_clashes", c.dot_clashes},
-                    {"uptime_s", (now.mono_ms - started_ms_) / 1000}};
+  const auto quorum = node_.quorum();
+  const bool knows = node_.knows_members();
+  const Json out = {
+      {"safe", knows && all_up && hints == 0 && !full && c.dot_clashes == 0 && failed_saves_() == 0},
+      {"hosts", std::move(hosts)},
+      // Each hint is one row or block that an owner is known to lack.
+      {"under_replicated", hints},
+      {"hints", hints},
+      {"conflicts", nullptr},  // not counted by the store: `kinfs conflicts` walks
+      {"tasks", Json::array()},
+      {"disk",
+       {{"path", config_.data_dir},
+        {"total", usage.total_bytes},
+        {"free", usage.free_bytes},
+        {"rows", usage.rows_estimate},
+        {"block_bytes", usage.block_bytes},
+        {"full", full}}},
+      {"node", {{"name", config_.name}, {"id", fmt::format("{:016x}", value_of(self_))}}},
+      {"cluster", {{"id", config_.cluster_id}, {"by_invitation", config_.by_invitation}, {"knows_members", knows}}},
+      {"quorum", {{"n", quorum.n}, {"r", quorum.r}, {"w", quorum.w}}},
+      {"cut", std::move(cut)},
+      {"degraded_puts", c.degraded_puts},
+      {"degraded_reads", c.degraded_reads},
+      {"failed_saves", failed_saves_()},
+      {"dot_clashes", c.dot_clashes},
+      {"uptime_s", (now.mono_ms - started_ms_) / 1000}};
   return text_of(out);
 }
 
@@ -261,22 +271,30 @@ Result<std::string> Admin::set_cut(const std::vector<std::string>& names) {
 /// Those that are up first; the clients of different hosts begin with different ones.
 std::string Admin::others() const {
   const auto now_ms = Runner::now().mono_ms;
-  std::uint32_t hosts = 1;
   std::uint32_t absent = 0;
   std::vector<std::pair<std::pair<bool, std::uint64_t>, cluster::OtherHost>> ranked;
   for (const auto& peer : node_.peers()) {
     const auto& m = peer.member;
     if (m.node == self_) continue;
     const bool down = peer.last_heard_ms < 0 || peer.suspected;
-    ++hosts;
     absent += down || now_ms - peer.last_heard_ms > kHeardLatelyMs;
     ranked.push_back({{down, value_of(m.node) - value_of(self_)}, {m.name, m.address, m.public_key}});
   }
   std::sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  const auto& q = config_.quorum;
-  cluster::Introduction out{client_keys_, {}, absent <= std::min(q.n, hosts) - std::min({q.r, q.n, hosts})};
+  const auto q = node_.quorum();
+  cluster::Introduction out{client_keys_, {}, node_.knows_members() && absent <= q.n - q.r};
   for (auto& [rank, host] : ranked) out.hosts.push_back(std::move(host));
   return cluster::encode_introduction(out);
+}
+
+Result<std::string> Admin::invite(const std::vector<std::string>& arguments) {
+  std::uint64_t seconds = 0;
+  if (arguments.size() != 1 || !parse_number(arguments[0], seconds)) {
+    return fail(Errc::kInvalid, "invite takes a number of seconds");
+  }
+  auto invited = invite_(seconds);
+  if (!invited) return tl::unexpected(std::move(invited).error());
+  return text_of(Json{{"word", invited->word}, {"expires", utc(static_cast<std::int64_t>(invited->expires_s) * 1000)}});
 }
 
 Result<std::string> Admin::identity() {

@@ -27,6 +27,7 @@
 #include "cluster/node.h"
 #include "cluster/zmq_transport.h"
 #include "daemon/config.h"
+#include "daemon/reception.h"
 #include "storage/store.h"
 
 namespace kinfs::daemon {
@@ -74,7 +75,8 @@ struct CutSwitch {
 class Admin {
  public:
   Admin(const Config& config, const cluster::Node& node, const Store& store, CutSwitch transport,
-        const cluster::KeyPair& keys, std::uint64_t boot, std::function<std::uint64_t()> failed_saves);
+        const cluster::KeyPair& keys, std::uint64_t boot, std::function<std::uint64_t()> failed_saves,
+        Reception::Invite invite);
 
   /// An AdminAnswer, or an Error with words.
   cluster::Answer answer(const cluster::AdminRequest& request);
@@ -85,6 +87,7 @@ class Admin {
   Result<std::string> counters() const;
   Result<std::string> set_cut(const std::vector<std::string>& names);
   std::string others() const;
+  Result<std::string> invite(const std::vector<std::string>& arguments);
   Result<std::string> identity();
   Result<std::string> identity_done(const std::vector<std::string>& arguments);
   std::string name_of(NodeId node) const;
@@ -96,6 +99,7 @@ class Admin {
   NodeId self_;
   cluster::KeyPair client_keys_;
   std::function<std::uint64_t()> failed_saves_;
+  Reception::Invite invite_;
   IdentityPool identities_;
   std::int64_t started_ms_;
 };

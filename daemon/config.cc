@@ -23,7 +23,7 @@ constexpr std::size_t kMaxConfigBytes = 4 << 20;
 
 const std::vector<std::string> kSections = {"node", "cluster", "quorum", "log"};
 const std::vector<std::string> kNodeKeys = {"name", "listen", "data_dir", "socket", "key_file"};
-const std::vector<std::string> kClusterKeys = {"id", "seeds", "cut", "member"};
+const std::vector<std::string> kClusterKeys = {"id", "by_invitation", "address", "seeds", "cut", "member"};
 const std::vector<std::string> kMemberKeys = {"name", "address", "public_key"};
 const std::vector<std::string> kQuorumKeys = {"n", "r", "w"};
 const std::vector<std::string> kLogKeys = {"level", "file"};
@@ -83,18 +83,6 @@ std::string type_words(toml::node_type type) {
       return "a date and time";
   }
   return "something else";
-}
-
-std::optional<Bytes> from_hex(std::string_view hex) {
-  if (hex.size() % 2 != 0) return std::nullopt;
-  Bytes out;
-  for (std::size_t i = 0; i < hex.size(); i += 2) {
-    unsigned value = 0;
-    const auto [end, error] = std::from_chars(hex.data() + i, hex.data() + i + 2, value, 16);
-    if (error != std::errc() || end != hex.data() + i + 2) return std::nullopt;
-    out.push_back(static_cast<char>(value));
-  }
-  return out;
 }
 
 /// Walks the tables of one file and gathers what is wrong.
@@ -176,6 +164,17 @@ class Parser {
     return true;
   }
 
+  void flag(const toml::table& table, const std::string& prefix, const char* key, bool& out) {
+    const auto* found = table.get(key);
+    if (!found) return;
+    if (const auto* value = found->as_boolean()) {
+      out = value->get();
+    } else {
+      error(found->source(),
+            fmt::format("{} must be true or false and is {}", full(prefix, key), type_words(found->type())));
+    }
+  }
+
   void name_list(const toml::table& table, const std::string& prefix, const char* key, std::vector<std::string>& out) {
     const auto* found = table.get(key);
     if (!found) return;
@@ -232,6 +231,18 @@ class Parser {
     known_keys(t, "cluster", kClusterKeys);
     if (text(t, "cluster", "id", config_.cluster_id) && config_.cluster_id.size() > 64) {
       error(t.get("id")->source(), "cluster.id is longer than 64 characters");
+    }
+    flag(t, "cluster", "by_invitation", config_.by_invitation);
+    address(t, "cluster", "address", config_.address);
+    if (config_.by_invitation && !t.contains("address")) {
+      error(t.source(),
+            "cluster.by_invitation is true, and cluster.address, under which others dial this host, is not "
+            "there; kinfs init and kinfs join write both");
+    }
+    if (!config_.by_invitation && t.contains("address")) {
+      error(t.get("address")->source(),
+            "cluster.address holds with cluster.by_invitation = true; without it, the "
+            "address stands in this host's own [[cluster.member]]");
     }
     name_list(t, "cluster", "seeds", config_.seeds);
     name_list(t, "cluster", "cut", config_.cut);
@@ -294,7 +305,7 @@ class Parser {
     for (const auto& m : config_.members) {
       if (!m.name.empty() && std::find(names.begin(), names.end(), m.name) == names.end()) names.push_back(m.name);
     }
-    if (names.empty()) names.push_back(config_.name);
+    if (names.empty() || config_.by_invitation) names.push_back(config_.name);
     const auto* t = root.get_as<toml::table>("cluster");
     const auto check = [&](const std::vector<std::string>& list, const char* key) {
       for (const auto& name : list) {
@@ -339,9 +350,18 @@ class Parser {
       r = number(*t, "r");
       w = number(*t, "w");
     }
-    const auto hosts = static_cast<std::uint32_t>(std::max<std::size_t>(1, config_.members.size()));
     auto& q = config_.quorum;
     const auto asked = n.value_or(3);
+    if (config_.by_invitation) {
+      q = {asked, 0, 0};
+      if (r || w) {
+        error(t->source(),
+              "quorum.r and quorum.w cannot be set with cluster.by_invitation: they are the majority of "
+              "the hosts that keep a row, and grow as hosts join");
+      }
+      return;
+    }
+    const auto hosts = static_cast<std::uint32_t>(std::max<std::size_t>(1, config_.members.size()));
     q.n = std::min(asked, hosts);
     q.r = std::min(r.value_or(q.n / 2 + 1), q.n);
     q.w = std::min(w.value_or(q.n / 2 + 1), q.n);
@@ -398,6 +418,20 @@ std::string nearest_name(std::string_view word, const std::vector<std::string>& 
     best = name;
   }
   return best;
+}
+
+std::string toml_string(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') out += '\\';
+    if (byte < 0x20 || byte == 0x7f) {
+      out += fmt::format("\\u{:04x}", byte);
+    } else {
+      out += c;
+    }
+  }
+  return out + "\"";
 }
 
 Result<std::pair<std::string, std::uint16_t>> parse_address(const std::string& address) {
@@ -463,6 +497,8 @@ Result<Config> load_config(const std::string& file) {
   }
   return parse_config(text, file, own_host_name());
 }
+
+std::string founding_file(const Config& config) { return config.key_file + ".founding"; }
 
 Config default_config() {
   Config config;

@@ -15,6 +15,11 @@
 //   node.key_file                string     /etc/kinfs/node.key         key pair of this host; mode 0600
 //   cluster.id                   string     kinfs                       daemons of different ids refuse each other's
 //                                                                       data directories; 1 to 64 characters
+//   cluster.by_invitation        boolean    false                       hosts join by kinfs join; who they are is kept
+//                                                                       in data_dir, and the members listed here are
+//                                                                       others to be asked when it is empty
+//   cluster.address              string     (required then)             tcp://HOST:PORT under which others dial this
+//                                                                       host, when its members join by invitation
 //   cluster.seeds                strings    all members                 names of members that gossip never forgets
 //   cluster.cut                  strings    none                        names of members with which all traffic is
 //                                                                       dropped from the start; for `kinfs lab`
@@ -60,8 +65,10 @@ struct Config {
   std::string cluster_id = "kinfs";
   std::vector<std::string> seeds;
   std::vector<std::string> cut;
+  bool by_invitation = false;
+  std::string address;                // of this host, by invitation
   std::vector<MemberConfig> members;  // empty: this host alone
-  cluster::Quorum quorum;             // already fitted to the number of members
+  cluster::Quorum quorum;             // fitted to the number of members; by invitation r and w are 0, majorities
   std::string log_level = "info";
   std::string log_file;  // empty: standard error
 };
@@ -73,10 +80,16 @@ Result<Config> parse_config(std::string_view text, const std::string& file, cons
 Result<Config> load_config(const std::string& file);
 /// What holds when there is no file at all.
 Config default_config();
+/// While this file is there, an empty data directory may begin a cluster by invitation: kinfs init makes it, and takes
+/// it away when the daemon serves.
+std::string founding_file(const Config& config);
 /// This machine's name up to the first dot.
 std::string own_host_name();
 /// Splits tcp://HOST:PORT; kInvalid when it is not one.
 Result<std::pair<std::string, std::uint16_t>> parse_address(const std::string& address);
+
+/// `text` as a string of TOML.
+std::string toml_string(const std::string& text);
 
 /// The name in `known` that `word` was most likely meant to be; empty when none is near.
 std::string nearest_name(std::string_view word, const std::vector<std::string>& known);

@@ -26,6 +26,7 @@
 #include "daemon/admin.h"
 #include "daemon/key_file.h"
 #include "daemon/notify.h"
+#include "daemon/reception.h"
 #include "daemon/runner.h"
 #include "storage/rocks_store.h"
 
@@ -54,11 +55,12 @@ Result<void> make_socket_dir(const std::string& socket) {
 /// The members as the core and the transport want them, this host first looked up by name and held against its key.
 Result<std::vector<Member>> members_of(const Config& config, const cluster::KeyPair& keys) {
   std::vector<Member> out;
-  if (config.members.empty()) {
-    out.push_back({cluster::node_id_of(keys.public_key), config.name, config.listen, keys.public_key});
-    return out;
+  if (config.members.empty() || config.by_invitation) {
+    out.push_back({cluster::node_id_of(keys.public_key), config.name,
+                   config.by_invitation ? config.address : config.listen, keys.public_key});
   }
   for (const auto& m : config.members) {
+    if (config.by_invitation && m.name == config.name) continue;  // it is there
     if (m.name == config.name && m.public_key != keys.public_key) {
       return fail(Errc::kRefused,
                   fmt::format("{} holds the key {}, and the configuration lists {} with the key {}: put the right key "
@@ -111,11 +113,12 @@ struct Daemon::Impl {
   std::unique_ptr<cluster::ZmqTransport> transport;
   std::unique_ptr<cluster::Node> node;
   std::unique_ptr<Runner> runner;
+  std::unique_ptr<Reception> reception;
   std::unique_ptr<Admin> admin;
   std::unique_ptr<cluster::UnixServer> server;
   int signals = -1;
 
-  enum class Way { kUnixSocket, kOtherHost };
+  enum class Way { kUnixSocket, kOtherHost, kGuest };
   struct Waiting {
     Way way;
     std::uint64_t connection;
@@ -134,7 +137,10 @@ struct Daemon::Impl {
 
   Result<void> open_all();
   void start_node(std::vector<Member> members);
+  Result<void> open_store();
+  Result<void> serve(const cluster::KeyPair& keys);
   void on_request(Way way, std::uint64_t connection, std::uint64_t id, cluster::Request request, std::uint32_t ttl_ms);
+  void ask(const Waiting& asker, cluster::Request request, std::uint32_t ttl_ms);
   void reply(const Waiting& to, cluster::Answer answer);
   void on_reply(std::uint64_t client, cluster::Answer answer);
   void on_signal();
@@ -151,11 +157,7 @@ Result<void> Daemon::Impl::open_all() {
   if (!members) return pass(std::move(members));
   announce(*members, *keys);
   self = cluster::node_id_of(keys->public_key);
-  if (auto made = make_data_dir(config.data_dir); !made) return made;
-  if (auto made = make_socket_dir(config.socket); !made) return made;
-  auto opened = RocksStore::open(config.data_dir);
-  if (!opened) return pass(std::move(opened));
-  store = std::move(*opened);
+  if (auto opened = open_store(); !opened) return opened;
   auto dialled = cluster::ZmqTransport::open(loop, {self, config.listen, *keys}, *members,
                                              [this](cluster::Message m) { runner->receive(std::move(m)); });
   if (!dialled) return pass(std::move(dialled));
@@ -165,6 +167,45 @@ Result<void> Daemon::Impl::open_all() {
   if (auto started = runner->start(); !started) {
     return fail(started.error().code, fmt::format("{}: {}", config.data_dir, started.error().text));
   }
+  return serve(*keys);
+}
+
+Result<void> Daemon::Impl::open_store() {
+  if (auto made = make_data_dir(config.data_dir); !made) return made;
+  if (auto made = make_socket_dir(config.socket); !made) return made;
+  auto opened = RocksStore::open(config.data_dir);
+  if (!opened) return pass(std::move(opened));
+  store = std::move(*opened);
+  if (!config.by_invitation || !config.members.empty()) return {};
+  // Nobody to be asked: whoever has lost its disk must not take itself for a cluster of its own.
+  const auto meta = store->meta();
+  if (!meta) return tl::unexpected(meta.error());
+  if (*meta) {
+    (void)::unlink(founding_file(config).c_str());  // kinfs init was interrupted; it may belong to root
+    return {};
+  }
+  if (::access(founding_file(config).c_str(), F_OK) == 0) return {};
+  return fail(Errc::kRefused,
+              fmt::format("{} is empty, and the configuration names no other host of cluster {} that could say who its "
+                          "members are. Add one as [[cluster.member]], with the name, address and public_key that "
+                          "`kinfs status --json` shows there; a new cluster is made by kinfs init",
+                          config.data_dir, config.cluster_id));
+}
+
+Result<void> Daemon::Impl::serve(const cluster::KeyPair& keys) {
+  const auto hlc = [this] { return node->hlc(); };
+  if (config.by_invitation) {
+    auto own = node->members();
+    std::erase_if(own, [&](const Member& m) { return m.node != self; });
+    auto opened = Reception::open(
+        config, own.front(), *transport,
+        [this](auto connection, auto id, auto request, auto ttl_ms) {
+          ask({Way::kGuest, connection, id, EventLoop::mono_ms() + ttl_ms}, std::move(request), ttl_ms);
+        },
+        hlc);
+    if (!opened) return pass(std::move(opened));
+    reception = std::move(*opened);
+  }
   const auto meta = store->meta();
   if (!meta) return tl::unexpected(meta.error());
   admin = std::make_unique<Admin>(
@@ -173,17 +214,22 @@ Result<void> Daemon::Impl::open_all() {
                 [this]() -> const std::set<NodeId>& { return transport->cut(); },
                 [this]() -> const cluster::TransportCounters& { return transport->counters(); },
                 [this]() -> const cluster::UnixServerCounters& { return transport->client_counters(); }},
-      *keys, *meta ? (**meta).boot : 0, [this] { return runner->failed_saves(); });
+      keys, *meta ? (**meta).boot : 0, [this] { return runner->failed_saves(); },
+      [this](std::uint64_t seconds) -> Result<Reception::Invited> {
+        if (reception) return reception->invite(seconds);
+        return fail(Errc::kRefused,
+                    "the hosts of this cluster are listed in its configuration: to add one, list it there on each host "
+                    "([[cluster.member]]) and start the daemons again");
+      });
   const auto by = [this](Way way) {
     return [this, way](auto connection, auto id, auto request, auto ttl_ms) {
       on_request(way, connection, id, std::move(request), ttl_ms);
     };
   };
-  const auto hlc = [this] { return node->hlc(); };
   auto listening = cluster::UnixServer::open(loop, config.socket, by(Way::kUnixSocket), hlc);
   if (!listening) return pass(std::move(listening));
   server = std::move(*listening);
-  transport->serve_clients(by(Way::kOtherHost), hlc);
+  transport->serve(cluster::Visitor::kClient, by(Way::kOtherHost), hlc);
   return {};
 }
 
@@ -199,6 +245,8 @@ void Daemon::Impl::start_node(std::vector<Member> members) {
     if (id != self) core.seeds.push_back(id);
   }
   core.members = std::move(members);
+  core.members_grow = config.by_invitation;
+  if (config.by_invitation && !config.members.empty()) core.layout_number = 0;
   core.quorum = config.quorum;
   core.machine_boot = machine_boot_id();
   node = std::make_unique<cluster::Node>(std::move(core), *store, random_seed());
@@ -215,14 +263,21 @@ void Daemon::Impl::start_node(std::vector<Member> members) {
 
 void Daemon::Impl::on_request(Way way, std::uint64_t connection, std::uint64_t id, cluster::Request request,
                               std::uint32_t ttl_ms) {
+  const Waiting asker{way, connection, id, EventLoop::mono_ms() + ttl_ms};
+  if (std::holds_alternative<cluster::AdmitRequest>(request)) {
+    return reply(asker, Error{Errc::kRefused, "a host joins by an invitation: kinfs invite here, kinfs join there"});
+  }
+  const auto* command = std::get_if<cluster::AdminRequest>(&request);
+  if (command == nullptr) return ask(asker, std::move(request), ttl_ms);
+  if (stopping_since) return;
+  if (way == Way::kUnixSocket) return reply(asker, admin->answer(*command));
+  reply(asker,
+        Error{Errc::kRefused, fmt::format("{} takes commands on its own socket only, {}", config.name, config.socket)});
+}
+
+void Daemon::Impl::ask(const Waiting& asker, cluster::Request request, std::uint32_t ttl_ms) {
   // Whoever asks now finds the connection broken in a moment, and asks the daemon that comes next.
   if (stopping_since) return;
-  const Waiting asker{way, connection, id, EventLoop::mono_ms() + ttl_ms};
-  if (const auto* command = std::get_if<cluster::AdminRequest>(&request)) {
-    if (way == Way::kUnixSocket) return reply(asker, admin->answer(*command));
-    return reply(asker, Error{Errc::kRefused,
-                              fmt::format("{} takes commands on its own socket only, {}", config.name, config.socket)});
-  }
   const auto client = ++last_client;
   waiting[client] = asker;
   runner->request(client, std::move(request), ttl_ms);
@@ -233,7 +288,9 @@ void Daemon::Impl::reply(const Waiting& to, cluster::Answer answer) {
     case Way::kUnixSocket:
       return server->reply(to.connection, to.id, std::move(answer));
     case Way::kOtherHost:
-      return transport->reply(to.connection, to.id, std::move(answer));
+      return transport->reply(cluster::Visitor::kClient, to.connection, to.id, std::move(answer));
+    case Way::kGuest:
+      return reception->reply(to.connection, to.id, std::move(answer));
   }
 }
 
@@ -254,7 +311,7 @@ void Daemon::Impl::sweep() {
 
 /// For `systemctl status`.
 std::string Daemon::Impl::state_in_words() const {
-  const auto others = std::max<std::size_t>(1, config.members.size()) - 1;
+  const auto others = node->members().size() - 1;
   const auto up = std::count_if(was_up.begin(), was_up.end(), [](const auto& peer) { return peer.second; });
   return others == 0 ? "Serves; this host is the whole cluster"
                      : fmt::format("Serves; of the {} other hosts {} answer", others, up);
@@ -318,9 +375,9 @@ Result<void> Daemon::run() {
   d.loop.every(kSweepMs, [&d] { d.sweep(); });
   d.loop.every(kLookAtPeersMs, [&d] { d.look_at_peers(); });
   if (const auto interval_ms = watchdog_interval_ms(); interval_ms > 0) d.loop.every(interval_ms, notify_alive);
+  const auto q = d.node->quorum();
   spdlog::info("{} serves: {} members, n {} r {} w {}, listening on {}, socket {}, data in {}", d.config.name,
-               std::max<std::size_t>(1, d.config.members.size()), d.config.quorum.n, d.config.quorum.r,
-               d.config.quorum.w, d.config.listen, d.config.socket, d.config.data_dir);
+               d.node->members().size(), q.n, q.r, q.w, d.config.listen, d.config.socket, d.config.data_dir);
   notify_ready(d.state_in_words());
   d.loop.run();
   if (d.fatal) {

@@ -23,14 +23,7 @@ std::optional<Bytes> key_after(std::string_view text, std::string_view word) {
   if (at == std::string_view::npos || (at != 0 && text[at - 1] != '\n')) return std::nullopt;
   const auto hex = text.substr(at + word.size(), 64);
   if (hex.size() != 64) return std::nullopt;
-  Bytes out;
-  for (std::size_t i = 0; i < hex.size(); i += 2) {
-    unsigned byte = 0;
-    const auto [end, error] = std::from_chars(hex.data() + i, hex.data() + i + 2, byte, 16);
-    if (error != std::errc() || end != hex.data() + i + 2) return std::nullopt;
-    out.push_back(static_cast<char>(byte));
-  }
-  return out;
+  return from_hex(hex);
 }
 
 }  // namespace

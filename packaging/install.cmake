@@ -12,14 +12,3 @@ file(CHMOD "${unit}" PERMISSIONS OWNER_READ OWNER_WRITE GROUP_READ WORLD_READ)
 # By this name mount(8) looks for it once something is mounted, as for a remount: else mount.fuse would run `kinfs`.
 message(STATUS "Installing: ${root}${CMAKE_INSTALL_PREFIX}/${sbin}/mount.fuse.kinfs")
 file(CREATE_LINK mount.kinfs "${root}${CMAKE_INSTALL_PREFIX}/${sbin}/mount.fuse.kinfs" SYMBOLIC)
-
-# Where kinfsd looks, whatever the prefix. One that is there is somebody's.
-set(config "${root}/etc/kinfs/kinfs.toml")
-if(EXISTS "${config}")
-  message(STATUS "Left as it is: ${config}")
-else()
-  message(STATUS "Installing: ${config}")
-  file(COPY "${packaging}/kinfs.toml" DESTINATION "${root}/etc/kinfs"
-       FILE_PERMISSIONS OWNER_READ OWNER_WRITE GROUP_READ WORLD_READ
-       DIRECTORY_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
-endif()

@@ -6,6 +6,8 @@
 #include <cryptopp/md5.h>
 #include <cryptopp/sha.h>
 
+#include <charconv>
+
 namespace kinfs {
 namespace {
 
@@ -40,6 +42,19 @@ std::string to_hex(ByteView bytes) {
     const auto b = static_cast<unsigned char>(c);
     out.push_back(kDigits[b >> 4]);
     out.push_back(kDigits[b & 15]);
+  }
+  return out;
+}
+
+std::optional<Bytes> from_hex(std::string_view hex) {
+  if (hex.size() % 2 != 0) return std::nullopt;
+  Bytes out;
+  out.reserve(hex.size() / 2);
+  for (std::size_t i = 0; i < hex.size(); i += 2) {
+    std::uint8_t byte = 0;
+    const auto* end = hex.data() + i + 2;
+    if (std::from_chars(hex.data() + i, end, byte, 16).ptr != end) return std::nullopt;
+    out.push_back(static_cast<char>(byte));
   }
   return out;
 }

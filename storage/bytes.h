@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -31,6 +32,8 @@ Digest256 sha256(ByteView bytes);
 
 /// Lower-case hexadecimal, two characters a byte.
 std::string to_hex(ByteView bytes);
+/// Of digits in either case; nullopt when it is none.
+std::optional<Bytes> from_hex(std::string_view hex);
 
 /// Big-endian, so that bytes compare as the numbers do.
 void append_be16(Bytes& out, std::uint16_t v);

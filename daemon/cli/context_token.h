@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "storage/base64.h"
 #include "storage/key.h"
 #include "storage/result.h"
 #include "storage/version.h"
@@ -23,9 +24,5 @@ struct ContextToken {
 std::string encode_token(const ContextToken& token, const RowKey& key);
 /// kInvalid, in words, for anything that encode_token did not return for this key.
 Result<ContextToken> decode_token(const std::string& word, const RowKey& key);
-
-/// RFC 4648, section 4 (with padding). decode: nullopt-like kInvalid for anything else.
-std::string to_base64(ByteView bytes);
-Result<Bytes> from_base64(const std::string& text);
 
 }  // namespace kinfs::daemon

@@ -20,6 +20,7 @@
 
 #include "daemon/config.h"
 #include "storage/bytes.h"
+#include "storage/whole_file.h"
 
 namespace kinfs::daemon {
 namespace {
@@ -46,19 +47,6 @@ bool is_ours(const std::string& folder) {
 Json process_json(const ProcessId& p) { return {{"pid", p.pid}, {"start", p.start}, {"boot", p.boot}}; }
 ProcessId process_from(const Json& j) {
   return {j.at("pid").get<pid_t>(), j.at("start").get<std::uint64_t>(), j.at("boot").get<std::string>()};
-}
-
-std::string quoted(const std::string& s) { return Json(s).dump(-1, ' ', false, Json::error_handler_t::replace); }
-
-bool write_whole(const std::string& file, const std::string& text) {
-  const auto fresh = file + ".new";
-  const int fd = ::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  if (fd < 0) return false;
-  const bool written = ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
-  const int error = errno;
-  ::close(fd);
-  if (!written) errno = error;
-  return written && ::rename(fresh.c_str(), file.c_str()) == 0;
 }
 
 Result<Json> read_json(const std::string& file) {
@@ -208,8 +196,7 @@ Result<void> LabState::save() const {
                              {"daemon", process_json(h.daemon)},
                              {"mount", process_json(h.mount)}});
   }
-  if (write_whole(folder_ + "/lab.json", json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n")) return {};
-  return fail(Errc::kIo, fmt::format("cannot write {}/lab.json: {}", folder_, std::strerror(errno)));
+  return write_whole_file(folder_ + "/lab.json", json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n", 0600);
 }
 
 Result<void> LabState::erase() {
@@ -236,19 +223,18 @@ std::vector<std::string> LabState::cut_from(const LabHost& host) const {
 
 Result<void> LabState::write_config(const LabHost& host) const {
   std::string names;
-  for (const auto& name : cut_from(host)) names += (names.empty() ? "" : ", ") + quoted(name);
+  for (const auto& name : cut_from(host)) names += (names.empty() ? "" : ", ") + toml_string(name);
   std::string text = fmt::format(
       "# A host of the lab at {}; written by kinfs lab at each start.\n"
       "[node]\nname = {}\nlisten = \"tcp://127.0.0.1:{}\"\ndata_dir = {}\nsocket = {}\nkey_file = {}\n\n"
       "[log]\nlevel = \"info\"\n\n[cluster]\nid = {}\ncut = [{}]\n",
-      quoted(directory), quoted(host.name), host.port, quoted(file(host, "data")), quoted(file(host, "kinfsd.sock")),
-      quoted(file(host, "key")), quoted(cluster_id), names);
+      toml_string(directory), toml_string(host.name), host.port, toml_string(file(host, "data")),
+      toml_string(file(host, "kinfsd.sock")), toml_string(file(host, "key")), toml_string(cluster_id), names);
   for (const auto& h : hosts) {
     text += fmt::format("\n[[cluster.member]]\nname = {}\naddress = \"tcp://127.0.0.1:{}\"\npublic_key = {}\n",
-                        quoted(h.name), h.port, quoted(h.public_key));
+                        toml_string(h.name), h.port, toml_string(h.public_key));
   }
-  if (write_whole(file(host, "kinfsd.toml"), text)) return {};
-  return fail(Errc::kIo, fmt::format("cannot write {}: {}", file(host, "kinfsd.toml"), std::strerror(errno)));
+  return write_whole_file(file(host, "kinfsd.toml"), text, 0600);
 }
 
 PortLock::PortLock() : fd_(::open(kHome, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {

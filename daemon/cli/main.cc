@@ -11,6 +11,7 @@
 #include "daemon/cli/lab.h"
 #include "daemon/cli/mount.h"
 #include "daemon/cli/session.h"
+#include "daemon/cli/setup.h"
 #include "daemon/cli/status.h"
 #include "daemon/usage.h"
 
@@ -26,6 +27,9 @@ struct Words {
   ConflictsOptions conflicts;
   MountOptions mount;
   UmountOptions umount;
+  InitOptions init;
+  InviteOptions invite;
+  JoinOptions join;
   std::string lab;
   std::string lab_host;
   std::vector<std::string> lab_hosts;
@@ -37,6 +41,27 @@ struct Words {
 using Run = std::function<int()>;
 
 constexpr int kMaxReplicas = 15;  // as quorum.n of the configuration
+
+void add_set_up(CLI::App& app, Words& w, Run& run) {
+  const auto host = [](CLI::App* c, SetUpOptions& o) {
+    c->add_option("--name", o.name, "this host's name in the cluster (the host name)");
+    c->add_option("--address", o.address, "HOST or HOST:PORT under which the others reach it (found out)");
+    c->add_option("--mount", o.mount, "mount volume home at this folder, which is made");
+    c->add_option("--config", o.config, fmt::format("the configuration to write ({})", kDefaultConfigFile));
+  };
+  auto* i = app.add_subcommand("init", "make a cluster of this host, to which others can be invited");
+  host(i, w.init.host);
+  i->add_option("--copies", w.init.copies, "how many hosts keep each file, and may join (3)")
+      ->check(whole_number(1, kMaxReplicas));
+  i->callback([&] { run = [&] { return init(w.init); }; });
+  auto* v = app.add_subcommand("invite", "print a word by which one host can join");
+  v->add_option("--valid", w.invite.valid, "how long: a number and s, m, h or d (1h)");
+  v->callback([&] { run = [&] { return invite(w.invite); }; });
+  auto* j = app.add_subcommand("join", "make this host a member, by the word that `kinfs invite` printed");
+  j->add_option("WORD", w.join.word, "the invitation")->required();
+  host(j, w.join.host);
+  j->callback([&] { run = [&] { return join(w.join); }; });
+}
 
 void add_kv(CLI::App& app, Words& w, Run& run) {
   const auto common = [&w](CLI::App* c) {
@@ -134,6 +159,7 @@ int main_of(int argc, char** argv) {
   Words words;
   Run run;
   app.add_option("--socket", words.socket, "of the daemon (KINFS_SOCKET, else /run/kinfs/kinfsd.sock)");
+  add_set_up(app, words, run);
   add_kv(app, words, run);
   add_views(app, words, run);
   add_mounts(app, words, run);
@@ -148,7 +174,7 @@ int main_of(int argc, char** argv) {
     return kExitUsage;
   }
   words.kv.socket = words.status.socket = words.ring.socket = words.conflicts.socket = words.mount.socket =
-      words.socket;
+      words.invite.socket = words.socket;
   const int code = run ? run() : kExitUsage;
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     complain("cannot write to standard output");

@@ -49,6 +49,21 @@ TEST(Config, EverythingSet) {
   EXPECT_EQ(config->log_level, "debug");
 }
 
+TEST(Config, ByInvitation) {
+  const std::string joins = "[cluster]\nid = \"c\"\nby_invitation = true\naddress = \"tcp://192.0.2.1:7946\"\n";
+  const auto first = parse_config(joins, "f", "a");
+  ASSERT_TRUE(first) << first.error().text;
+  EXPECT_TRUE(first->by_invitation);
+  EXPECT_EQ(first->address, "tcp://192.0.2.1:7946");
+  // Not fitted to the hosts that there are: more may come.
+  EXPECT_EQ(first->quorum, (cluster::Quorum{3, 0, 0}));
+  // Others to be asked need not be all, and need not name this host.
+  const auto next = parse_config(joins + member("b", 2, kKeyB) + "[quorum]\nn = 5\n", "f", "a");
+  ASSERT_TRUE(next) << next.error().text;
+  EXPECT_EQ(next->members.size(), 1u);
+  EXPECT_EQ(next->quorum, (cluster::Quorum{5, 0, 0}));
+}
+
 TEST(Config, ReplicasAreNeverMoreThanHosts) {
   const auto config =
       parse_config("[quorum]\nn = 3\nr = 2\n[cluster]\n" + member("a", 1, kKeyA) + member("b", 2, kKeyB), "f", "a");
@@ -124,6 +139,17 @@ INSTANTIATE_TEST_SUITE_P(
               "[quorum]\nr = 1\nw = 1\n[cluster]\n" + member("a", 1, kKeyA) + member("b", 2, kKeyB),
               {"kinfs.toml:1:", "r + w must be greater than n"}},
         Wrong{"quorum_over_n", "[quorum]\nn = 2\nr = 3\n", {"kinfs.toml:1:", "cannot be greater than n"}},
+        Wrong{
+            "no_own_address", "[cluster]\nby_invitation = true\n", {"kinfs.toml:1:", "cluster.address", "kinfs init"}},
+        Wrong{"address_alone",
+              "[cluster]\naddress = \"tcp://h:1\"\n",
+              {"kinfs.toml:2:", "holds with cluster.by_invitation"}},
+        Wrong{"invitation_as_word",
+              "[cluster]\nby_invitation = \"yes\"\naddress = \"tcp://h:1\"\n",
+              {"kinfs.toml:2:", "must be true or false and is a string"}},
+        Wrong{"quorum_by_invitation",
+              "[cluster]\nby_invitation = true\naddress = \"tcp://h:1\"\n[quorum]\nw = 2\n",
+              {"kinfs.toml:4:", "cannot be set with cluster.by_invitation"}},
         Wrong{"several_at_once", "[node]\nnmae = \"a\"\n[log]\nlevel = 1\n", {"kinfs.toml:2:", "kinfs.toml:4:"}}),
     [](const auto& wrong) { return std::string(wrong.param.what); });
 

@@ -89,8 +89,7 @@ class CarryOut : public testing::Test {
   Outputs outputs{
       [this](const cluster::Message& m) { store.log.push_back("send " + std::to_string(m.id)); },
       [this](std::uint64_t client, cluster::Answer) { store.log.push_back("reply " + std::to_string(client)); },
-      [](const std::vector<Member>&) {},
-      [](const Error&) {}};
+      [](const std::vector<Member>&) {}, [](const Error&) {}};
   std::vector<SaveFailure> run(std::vector<Effect> effects) {
     return carry_out(std::move(effects), store, outputs,
                      [this](std::uint64_t token) { store.log.push_back("sync " + std::to_string(token)); });

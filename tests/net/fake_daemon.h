@@ -110,7 +110,7 @@ class FakeRemote {
     node.thread.call([&] {
       const auto asked_for = open.at(index);
       open.erase(open.begin() + static_cast<std::ptrdiff_t>(index));
-      node.transport->reply(asked_for.connection, asked_for.id, std::move(what));
+      node.transport->reply(Visitor::kClient, asked_for.connection, asked_for.id, std::move(what));
     });
   }
   UnixServerCounters counters() {
@@ -126,14 +126,14 @@ class FakeRemote {
  private:
   void serve() {
     node.thread.call([this] {
-      node.transport->serve_clients(
+      node.transport->serve(Visitor::kClient, 
           [this](std::uint64_t connection, std::uint64_t id, Request request, std::uint32_t ttl_ms) {
             if (std::holds_alternative<AdminRequest>(request)) {
-              return node.transport->reply(connection, id, Error{Errc::kRefused, "not here"});
+              return node.transport->reply(Visitor::kClient, connection, id, Error{Errc::kRefused, "not here"});
             }
             ++asked;
             if (auto answer = handler_ ? handler_(request) : std::nullopt) {
-              node.transport->reply(connection, id, std::move(*answer));
+              node.transport->reply(Visitor::kClient, connection, id, std::move(*answer));
             } else {
               open.push_back({connection, id, std::move(request), ttl_ms});
             }

@@ -11,13 +11,7 @@
 namespace kinfs::test {
 namespace {
 
-Bytes from_hex(ByteView hex) {
-  Bytes out;
-  for (std::size_t i = 0; i + 1 < hex.size(); i += 2) {
-    out.push_back(static_cast<char>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16)));
-  }
-  return out;
-}
+Bytes bytes_of(ByteView hex) { return from_hex(hex).value(); }
 
 constexpr ByteView kGoldenRow =
     "0a1801000000000000000200000000000000ffffffffffffffff120c00e707feffffffffffffff3f1a0c01e807ffffffffffff"
@@ -41,10 +35,10 @@ TEST(RecordCodec, GoldenBytesOfVersion1) {
   EXPECT_EQ(to_hex(encode_version(rich_row().versions[1])), kGoldenVersion);
   EXPECT_EQ(to_hex(encode_meta(kMeta)), kGoldenMeta);
   EXPECT_EQ(to_hex(encode_location(kLocation)), kGoldenLocation);
-  EXPECT_EQ(decode_row(from_hex(kGoldenRow)), rich_row());
-  EXPECT_EQ(decode_version(from_hex(kGoldenVersion)), rich_row().versions[1]);
-  EXPECT_EQ(decode_meta(from_hex(kGoldenMeta)), kMeta);
-  EXPECT_EQ(decode_location(from_hex(kGoldenLocation)), kLocation);
+  EXPECT_EQ(decode_row(bytes_of(kGoldenRow)), rich_row());
+  EXPECT_EQ(decode_version(bytes_of(kGoldenVersion)), rich_row().versions[1]);
+  EXPECT_EQ(decode_meta(bytes_of(kGoldenMeta)), kMeta);
+  EXPECT_EQ(decode_location(bytes_of(kGoldenLocation)), kLocation);
 }
 
 // What a host that others may join keeps beside it, since version 1 too.
@@ -57,7 +51,7 @@ TEST(RecordCodec, GoldenBytesOfMembers) {
       "4a530901000000000000001205686f7374311a147463703a2f2f3139322e302e322e313a3739343622206b6b6b6b6b6b6b6b6b6b"
       "6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b2801320561747469633809";
   EXPECT_EQ(to_hex(encode_meta(meta)), kGolden);
-  EXPECT_EQ(decode_meta(from_hex(kGolden)), meta);
+  EXPECT_EQ(decode_meta(bytes_of(kGolden)), meta);
   meta.members[0].client_key = Bytes(32, 'c');
   EXPECT_EQ(decode_meta(encode_meta(meta)), meta);
   meta.members[0].client_key.pop_back();
@@ -161,7 +155,7 @@ TEST(RecordCodec, OneDotWithTwoContentsIsReadInDigestOrderOnly) {
 }
 
 TEST(RecordCodec, FieldsOfANewerVersionAreRefusedNotDropped) {
-  const Bytes field_1000 = from_hex("c03e01");
+  const Bytes field_1000 = bytes_of("c03e01");
   for (const auto& code : {decode_row(encode_row(rich_row()) + field_1000).error().code,
                            decode_version(encode_version(rich_row().versions[0]) + field_1000).error().code,
                            decode_meta(encode_meta(kMeta) + field_1000).error().code,

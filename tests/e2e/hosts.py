@@ -1,0 +1,168 @@
+"""Hosts of one test program, each in namespaces of its own: network, mounts, processes, name.
+
+They see one file system, but for the folders that make a host: /etc/kinfs, /var/lib/kinfs, /run/kinfs, /var/log and
+/srv. Their only network is a bridge in one more namespace. All of it ends with the test, however that ends: a host is
+the first process of its process namespace, and the kernel ends that one when the test is no more.
+"""
+import ctypes
+import glob
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+
+from lab import BIN, SLACK, wait_until
+
+OWN = ("/etc/kinfs", "/var/lib/kinfs", "/run/kinfs", "/var/log", "/srv")
+PREFIX = "192.0.2."  # RFC 5737: nobody's
+
+
+def _die_with_the_test():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+class Namespace:
+    """What runs below one `unshare`."""
+
+    def __init__(self, flags, script):
+        self.process = subprocess.Popen(["unshare", *flags, "--kill-child", "--fork", "sh", "-c",
+                                         script + "\necho ready; exec sleep infinity"],
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        preexec_fn=_die_with_the_test)
+        if self.process.stdout.readline() != b"ready\n":
+            self.end()
+            raise AssertionError(f"no namespaces here: {flags} {script}")
+        children = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
+        with open(children, encoding="ascii") as file:
+            self.pid = int(file.read().split()[0])
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+class Host(Namespace):
+    def __init__(self, directory, number):
+        self.number = number
+        self.name = f"host{number}"
+        self.address = f"{PREFIX}{number}"
+        self.directory = os.path.join(directory, self.name)
+        script = ["set -e", "mount --make-rprivate /", f"hostname {self.name}", "ip link set lo up"]
+        for folder in OWN:
+            own = self.directory + folder
+            os.makedirs(own)
+            if not os.path.isdir(folder):
+                os.makedirs(folder)
+            script.append(f"mount --bind {own} {folder}")
+        super().__init__(["--net", "--mount", "--uts", "--pid", "--mount-proc"], "\n".join(script))
+        self.enter = ["nsenter", "-t", str(self.pid), "-n", "-m", "-u", "-p", "--"]
+
+    def path(self, name):
+        """The path as this test sees what is `name` to the host, mounts included."""
+        return f"/proc/{self.pid}/root{name}"
+
+    def run(self, *command, stdin=b"", timeout=120, cwd="/"):
+        env = dict(os.environ, PATH=f"{BIN}:{os.environ.get('PATH', '')}" if BIN else os.environ.get("PATH", ""))
+        return subprocess.run(self.enter + list(command), input=stdin, capture_output=True, timeout=timeout * SLACK,
+                              env=env, cwd=cwd)
+
+    def must(self, *command, **options):
+        done = self.run(*command, **options)
+        if done.returncode != 0:
+            raise AssertionError(f"{self.name}: {command} returned {done.returncode}\n" +
+                                 (done.stdout + done.stderr).decode("utf-8", "replace"))
+        return done.stdout.decode()
+
+    def pids(self, program):
+        """Of its processes called `program`, as this test numbers them."""
+        mine = os.readlink(f"/proc/{self.pid}/ns/pid")
+        found = []
+        for folder in glob.glob("/proc/[0-9]*"):
+            try:
+                if os.readlink(folder + "/ns/pid") != mine:
+                    continue
+                with open(folder + "/cmdline", "rb") as file:
+                    first = file.read().split(b"\0")[0].decode()
+            except OSError:
+                continue
+            if os.path.basename(first) == program:
+                found.append(int(os.path.basename(folder)))
+        return found
+
+    def signal(self, number, *programs):
+        for pid in [p for name in programs for p in self.pids(name)]:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+
+    def kill(self, *programs):
+        """kill -9, and waits until they are gone."""
+        self.signal(signal.SIGKILL, *programs)
+        wait_until(lambda: not any(self.pids(p) for p in programs), 10, f"{programs} of {self.name} are gone")
+
+    def log(self):
+        try:
+            with open(self.directory + "/var/log/kinfsd.log", encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except OSError:
+            return ""
+
+
+class Hosts:
+    """`with Hosts(3) as hosts:`; hosts[1] is the first."""
+
+    def __init__(self, count):
+        self.directory = tempfile.mkdtemp(prefix="kinfs-hosts-", dir="/var/tmp")
+        self.all = []
+        self.switch = None
+        try:
+            self.switch = Namespace(["--net"], "ip link add lan type bridge && ip link set lan up")
+            for number in range(1, count + 1):
+                self.add(number)
+        except BaseException:
+            self.end()
+            raise
+
+    def add(self, number):
+        host = Host(self.directory, number)
+        self.all.append(host)
+        port = f"port{number}"
+        self.at_switch("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
+        self.at_switch("ip", "link", "set", port, "master", "lan", "up")
+        host.must("ip", "address", "add", f"{host.address}/24", "dev", "eth0")
+        host.must("ip", "link", "set", "eth0", "up")
+        return host
+
+    def at_switch(self, *command):
+        subprocess.run(["nsenter", "-t", str(self.switch.pid), "-n", "--", *command], check=True, capture_output=True)
+
+    def cut(self, host):
+        """Nothing goes to this host or comes from it; nobody is told."""
+        self.at_switch("ip", "link", "set", f"port{host.number}", "nomaster")
+
+    def cut_one_way(self, host):
+        """What comes to this host is dropped; what it sends arrives."""
+        for table in ("table inet cut { }", "delete table inet cut",
+                      "table inet cut { chain in { type filter hook input priority 0; iifname eth0 drop; } }"):
+            host.must("nft", table)
+
+    def heal(self, host):
+        self.at_switch("ip", "link", "set", f"port{host.number}", "master", "lan")
+        host.run("nft", "delete table inet cut")
+
+    def __getitem__(self, number):
+        return self.all[number - 1]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *what):
+        self.end()
+
+    def end(self):
+        for namespace in self.all + ([self.switch] if self.switch else []):
+            namespace.end()
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -1,0 +1,160 @@
+"""From nothing to a cluster: kinfs init, invite and join, on hosts of their own."""
+import os
+import stat
+import unittest
+
+import lab as e2e
+from hosts import Hosts
+from lab import SLACK, read, wait_until, write
+
+SHARED = "/srv/shared"
+DONE, ATTENTION, USAGE, UNREACHABLE, REFUSED, INTERNAL = range(6)
+
+
+class Joining(unittest.TestCase):
+    def setUp(self):
+        self.hosts = Hosts(self.COUNT)
+        self.addCleanup(self.hosts.end)
+
+    def says(self, done, code, *words):
+        text = (done.stdout + done.stderr).decode("utf-8", "replace")
+        self.assertEqual(done.returncode, code, text)
+        for word in words:
+            self.assertIn(word, text)
+        return text
+
+    def init(self, host, *options):
+        return self.says(host.run("kinfs", "init", *options), DONE, "first host of cluster")
+
+    def invite(self, host, *options):
+        return host.must("kinfs", "invite", *options).strip()
+
+    def join(self, host, word, *options):
+        return self.says(host.run("kinfs", "join", word, *options), DONE, "has joined cluster")
+
+    def on(self, host, name):
+        return host.path(f"{SHARED}/{name}")
+
+
+class FromNothing(Joining):
+    COUNT = 3
+
+    def test_three_hosts_share_a_folder(self):
+        one, two, three = self.hosts.all
+        words = self.init(one, "--mount", SHARED)
+        self.assertIn("tcp://192.0.2.1:7946", words)
+        self.assertIn("/etc/fstab", words)
+        write(self.on(one, "before"), "written while it was alone\n")
+        # Two words at once: each is for one host.
+        first, second = self.invite(one), self.invite(one)
+        self.join(two, first, "--mount", SHARED)
+        self.assertEqual(read(self.on(two, "before")), b"written while it was alone\n")
+        self.join(three, second, "--mount", SHARED)
+        for host in self.hosts.all:
+            write(self.on(host, f"from {host.name}"), host.name)
+            for other in self.hosts.all:
+                wait_until(lambda: read(self.on(other, f"from {host.name}")) == host.name.encode(), 5,
+                           f"{other.name} sees what {host.name} wrote")
+        for host in self.hosts.all:
+            wait_until(lambda: host.run("kinfs", "status").returncode == DONE, 30,
+                       lambda: host.run("kinfs", "status").stdout.decode())
+            text = host.must("kinfs", "status")
+            for name in ("host1", "host2", "host3", "replicas          n 3, r 2, w 2"):
+                self.assertIn(name, text)
+            key = host.path("/etc/kinfs/node.key")
+            self.assertEqual(stat.S_IMODE(os.stat(key).st_mode), 0o600)
+            self.assertFalse(os.path.exists(key + ".founding"))
+        self.what_is_refused(first)
+        self.all_copies_arrive()
+        self.an_emptied_host_comes_back()
+
+    def what_is_refused(self, used):
+        one, two, three = self.hosts.all
+        self.says(two.run("kinfs", "init"), REFUSED, "belongs to cluster")
+        self.says(two.run("kinfs", "join", used), REFUSED, "belongs to cluster")
+        config = ["--config", "/srv/other/kinfs.toml", "--name", "other"]
+        os.makedirs(three.path("/srv/other"))
+        write(three.path("/srv/other/kinfs.toml"),
+              '[node]\nname = "other"\nlisten = "tcp://0.0.0.0:7950"\ndata_dir = "/srv/other/data"\n'
+              'socket = "/srv/other/sock"\nkey_file = "/srv/other/key"\n')
+        self.says(three.run("kinfs", "join", used, *config), REFUSED, "used by another host")
+        self.says(three.run("kinfs", "join", used[:-3], *config), USAGE, "not whole")
+        self.says(three.run("kinfs", "join", "secret", *config), USAGE, "no invitation")
+        short = self.invite(two, "--valid", "1s")
+        wait_until(lambda: b"expired" in three.run("kinfs", "join", short, *config).stderr, 10, "it expires")
+        full = self.says(three.run("kinfs", "join", self.invite(two), *config), REFUSED, "3 hosts")
+        self.assertNotIn("internal", full)
+        self.says(one.run("kinfs", "invite", "--valid", "soon"), USAGE, "--valid")
+        self.says(one.run("kinfs", "invite", "--valid", "31d"), USAGE, "at most 30 days")
+
+    def all_copies_arrive(self):
+        """What one host wrote while it was alone, each has on its own disk in the end: two may be away."""
+        one, two, three = self.hosts.all
+        for host in (one, two):
+            host.kill("kinfsd", "mount.kinfs")
+        self.assertEqual(read(self.on(three, "before")), b"written while it was alone\n")
+        for host in (one, two):
+            host.run("umount", "-l", SHARED)
+            host.must("sh", "-c", "kinfsd >>/var/log/kinfsd.log 2>&1 </dev/null & exit 0")
+            wait_until(lambda: host.run("kinfs", "mount", "home", SHARED).returncode == DONE, 20, "mounted again")
+
+    def an_emptied_host_comes_back(self):
+        """A new disk in the host that made the cluster: it must not take itself for a cluster of its own."""
+        one, two, _ = self.hosts.all
+        one.kill("kinfsd", "mount.kinfs")
+        one.run("umount", "-l", SHARED)
+        one.must("sh", "-c", "rm -rf /var/lib/kinfs/*")
+        self.says(one.run("kinfsd"), REFUSED, "names no other host")
+        config = two.must("kinfs", "status", "--json")
+        key = [h for h in e2e.json.loads(config)["hosts"] if h["name"] == "host2"][0]
+        write(one.path("/etc/kinfs/kinfs.toml"),
+              f'\n[[cluster.member]]\nname = "host2"\naddress = "{key["address"]}"\npublic_key = "{key["public_key"]}"\n',
+              "a")
+        one.must("sh", "-c", "kinfsd >>/var/log/kinfsd.log 2>&1 </dev/null & exit 0")
+        wait_until(lambda: one.run("kinfs", "mount", "home", SHARED).returncode == DONE, 20, "mounted again")
+        self.assertEqual(sorted(os.listdir(self.on(one, ""))), sorted(os.listdir(self.on(two, ""))))
+
+
+class Trouble(Joining):
+    COUNT = 3
+
+    def test_hosts_that_are_away(self):
+        one, two, three = self.hosts.all
+        self.says(one.run("kinfs", "invite"), UNREACHABLE, "no kinfsd answers")
+        self.init(one)
+        word = self.invite(one)
+        self.hosts.cut(one)
+        self.says(two.run("kinfs", "join", word), UNREACHABLE, "host1 does not answer")
+        self.hosts.heal(one)
+        # The same word, given again: nothing was lost but time.
+        self.join(two, word)
+        self.hosts.cut(two)
+        wait_until(lambda: one.run("kinfs", "status").returncode == ATTENTION, 10, "host1 misses host2")
+        word = self.invite(one)
+        self.says(three.run("kinfs", "join", word), UNREACHABLE, "host2 does not answer", "all hosts must be up")
+        self.hosts.heal(two)
+        wait_until(lambda: one.run("kinfs", "status").returncode == DONE, 20 * SLACK, "they see each other again")
+        self.join(three, word)
+
+    def test_a_host_killed_while_it_joins(self):
+        """kinfs join ends at any moment; given again, it goes on."""
+        one, two, _ = self.hosts.all
+        self.init(one)
+        word = self.invite(one)
+        for patience in (0.02, 0.05, 0.1, 0.2, 0.4):
+            two.run("timeout", "-s", "KILL", str(patience), "kinfs", "join", word)
+            if os.path.exists(two.path("/etc/kinfs/kinfs.toml")):
+                break
+        again = two.run("kinfs", "join", word)
+        if again.returncode != DONE:  # it had come as far as its configuration
+            self.says(again, REFUSED, "belongs to cluster", "kinfsd")
+            if not two.pids("kinfsd"):
+                two.must("sh", "-c", "kinfsd >>/var/log/kinfsd.log 2>&1 </dev/null & exit 0")
+        for host in (one, two):
+            wait_until(lambda: host.run("kinfs", "status").returncode == DONE, 20,
+                       lambda: host.run("kinfs", "status").stdout.decode())
+            self.assertIn("replicas          n 2", host.must("kinfs", "status"))
+
+
+if __name__ == "__main__":
+    e2e.main()
