@@ -13,7 +13,8 @@ namespace {
 
 constexpr std::size_t kWindowRequests = 256;
 constexpr std::size_t kWindowBytes = 8 << 20;
-constexpr std::int64_t kDialMs = 600;  // several round trips of a long line; doubled each time all were tried
+constexpr std::int64_t kDialMs = 600;   // several round trips of a long line; doubled each time all were tried
+constexpr std::int64_t kRoundMs = 900;  // then a host that has answered is taken though it is not ready
 constexpr std::size_t kMostDoublings = 3;
 constexpr std::int64_t kSilenceMs = 2500;  // a block takes a second on a line of 10 Mbit/s
 constexpr std::uint32_t kProbeTtlMs = 5000;
@@ -34,19 +35,36 @@ Result<void> Elsewhere::dial_next() {
     if (!started) return pass(std::move(started));
     context_.emplace(std::move(*started));
   }
+  const auto now_ms = EventLoop::mono_ms();
+  if (unready_ && (tried_ >= known_.hosts.size() || round_is_long(now_ms))) {
+    take_unready_ = true;
+    if (auto dialled = dial(*std::exchange(unready_, std::nullopt))) return dialled;
+  }
   Result<void> dialled = fail(Errc::kUnavailable, "no other host is known");
   for (std::size_t tries = 0; tries < known_.hosts.size(); ++tries) {
-    host_ = known_.hosts[next_++ % known_.hosts.size()];
-    ++dialled_;
-    dialled = line_.open(*context_, host_.name, host_.address, host_.public_key, known_.client_keys);
-    if (!dialled) continue;
-    heard_ms_ = EventLoop::mono_ms();
-    watch(line_.descriptor(), line_event_);
-    watch(line_.monitor_descriptor(), monitor_event_);
-    return {};
+    if (tried_ >= known_.hosts.size()) {
+      ++rounds_;
+      tried_ = 0;
+    }
+    if (tried_++ == 0) round_ms_ = now_ms;
+    take_unready_ = false;
+    dialled = dial(known_.hosts[next_++ % known_.hosts.size()]);
+    if (dialled) return dialled;
   }
   return dialled;
 }
+
+Result<void> Elsewhere::dial(OtherHost host) {
+  host_ = std::move(host);
+  auto dialled = line_.open(*context_, host_.name, host_.address, host_.public_key, known_.client_keys);
+  if (!dialled) return dialled;
+  heard_ms_ = EventLoop::mono_ms();
+  watch(line_.descriptor(), line_event_);
+  watch(line_.monitor_descriptor(), monitor_event_);
+  return {};
+}
+
+bool Elsewhere::round_is_long(std::int64_t now_ms) const { return tried_ > 0 && now_ms - round_ms_ > kRoundMs; }
 
 void Elsewhere::watch(int fd, std::uint64_t event) {
   epoll_event e{EPOLLIN, {.u64 = event}};
@@ -57,15 +75,22 @@ void Elsewhere::close() {
   queue_.clear();
   under_way_.clear();
   bytes_under_way_ = 0;
-  probing_ = answered_ = false;
+  ready_probe_ = 0;
+  probing_ = in_ = false;
   if (!line_.is_open()) return;
   ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, line_.descriptor(), nullptr);
   ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, line_.monitor_descriptor(), nullptr);
   line_.close();
 }
 
+void Elsewhere::rest() {
+  close();
+  tried_ = rounds_ = 0;
+  unready_.reset();
+}
+
 bool Elsewhere::sendable() const {
-  return !queue_.empty() && under_way_.size() < kWindowRequests && bytes_under_way_ < kWindowBytes;
+  return in_ && !queue_.empty() && under_way_.size() < kWindowRequests && bytes_under_way_ < kWindowBytes;
 }
 
 void Elsewhere::send_one() {
@@ -81,7 +106,19 @@ void Elsewhere::send_one() {
   queue_.pop_front();
 }
 
-/// False: what came is not from a daemon of ours.
+void Elsewhere::ask_whether_ready() {
+  const auto id = kFirstInternalId + probes_ + 1;
+  if (!probe(id)) return;
+  ++probes_;
+  ready_probe_ = id;
+}
+
+bool Elsewhere::probe(std::uint64_t id) {
+  const auto probe = encode(ClientFrame{id, kProbeTtlMs, {}, Request{AdminRequest{kReadyCommand, {}}}});
+  return line_.send(probe.header, encode_hop({boot_, mono_us(), kProbeTtlMs}), nullptr);
+}
+
+/// False: what came is not from a daemon of ours, or this host is not good enough.
 bool Elsewhere::read_one(Heard& heard) {
   ZmqMessage message;
   if (!line_.socket().receive(message, /*routed=*/false)) return true;
@@ -91,10 +128,20 @@ bool Elsewhere::read_one(Heard& heard) {
   if (!received || !std::holds_alternative<Answer>(received->value.body)) return false;
   heard_ms_ = EventLoop::mono_ms();
   probing_ = false;
-  answered_ = true;
   if (const auto asked = under_way_.find(received->value.id); asked != under_way_.end()) {
     bytes_under_way_ -= asked->second;
     under_way_.erase(asked);
+  }
+  if (received->value.id == ready_probe_) {
+    const auto* told = std::get_if<AdminAnswer>(&std::get<Answer>(received->value.body));
+    const bool ready = told == nullptr || decode_ready(told->json);
+    if (!ready && !take_unready_) {
+      if (!unready_) unready_ = host_;
+      return false;
+    }
+    heard.is_in = in_ = true;
+    tried_ = rounds_ = 0;
+    unready_.reset();
   }
   if (received->value.id < kFirstInternalId) heard.answers.push_back(std::move(*received));
   return true;
@@ -105,14 +152,12 @@ Elsewhere::Heard Elsewhere::pump() {
   if (!is_open()) return heard;
   const bool stood = line_.stands();
   const auto event = line_.look();
-  heard.stands = event == ZmqEvent::kStands;
   heard.broke = event == ZmqEvent::kBroke && stood;
   // It does not know us yet. In the first round the next is tried at once, later there is time.
-  if (event == ZmqEvent::kBroke && !stood && dialled_ < known_.hosts.size()) heard_ms_ = 0;
-  if (heard.stands) {
-    heard_ms_ = EventLoop::mono_ms();
-    dialled_ = 0;
-  }
+  const bool hurry = rounds_ == 0 && (tried_ < known_.hosts.size() || unready_);
+  if (event == ZmqEvent::kBroke && !stood && hurry) heard_ms_ = 0;
+  if (event == ZmqEvent::kStands) heard_ms_ = EventLoop::mono_ms();
+  if (line_.stands() && ready_probe_ == 0) ask_whether_ready();
   while (!heard.broke) {
     if (line_.socket().can_receive()) {
       heard.broke = !read_one(heard);
@@ -127,18 +172,14 @@ Elsewhere::Heard Elsewhere::pump() {
 
 bool Elsewhere::silent(std::int64_t since_ms, std::int64_t now_ms) {
   const auto silence_ms = now_ms - std::max(since_ms, heard_ms_);
-  if (!line_.stands()) {
-    if (heard_ms_ == 0) return true;
-    const auto rounds = known_.hosts.empty() ? 0 : (std::max<std::size_t>(dialled_, 1) - 1) / known_.hosts.size();
-    return silence_ms > kDialMs << std::min(rounds, kMostDoublings);
+  if (!in_) {
+    if (heard_ms_ == 0 || (unready_ && round_is_long(now_ms))) return true;
+    return silence_ms > kDialMs << std::min(rounds_, kMostDoublings);
   }
   if (silence_ms > kSilenceMs) return true;
   if (silence_ms > kSilenceMs / 2 && !probing_) {
     probing_ = true;
-    const auto id = kFirstInternalId + ++probes_;
-    auto probe = encode(ClientFrame{id, kProbeTtlMs, {}, Request{AdminRequest{kIntroductionCommand, {}}}});
-    // Past the window, which may be what it is silent about.
-    (void)line_.send(probe.header, encode_hop({boot_, mono_us(), kProbeTtlMs}), nullptr);
+    (void)probe(kFirstInternalId + ++probes_);  // past the window, which may be what it is silent about
   }
   return false;
 }

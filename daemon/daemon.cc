@@ -21,6 +21,7 @@
 #include <random>
 #include <unordered_map>
 
+#include "cluster/introduction.h"
 #include "cluster/unix_server.h"
 #include "cluster/zmq_transport.h"
 #include "daemon/admin.h"
@@ -219,7 +220,8 @@ void Daemon::Impl::on_request(Way way, std::uint64_t connection, std::uint64_t i
   if (stopping_since) return;
   const Waiting asker{way, connection, id, EventLoop::mono_ms() + ttl_ms};
   if (const auto* command = std::get_if<cluster::AdminRequest>(&request)) {
-    if (way == Way::kUnixSocket) return reply(asker, admin->answer(*command));
+    const bool may = way == Way::kUnixSocket || command->command == cluster::kReadyCommand;
+    if (may) return reply(asker, admin->answer(*command));
     return reply(asker, Error{Errc::kRefused,
                               fmt::format("{} takes commands on its own socket only, {}", config.name, config.socket)});
   }

@@ -20,6 +20,12 @@ class Failover : public ::testing::Test {
     const auto words = encode_introduction({a.client_keys(), {b_.as_other(), c_.as_other()}});
     daemon.thread.call([&] { daemon.introduction = words; });
   }
+  /// What one says that does not reach the others.
+  std::string lonely() const { return encode_introduction({a.client_keys(), {b_.as_other(), c_.as_other()}, false}); }
+  bool passed(std::int64_t ms) {
+    const auto began = EventLoop::mono_ms();
+    return home_.thread.wait_until([&] { return elapsed_ms(began) >= ms; });
+  }
   SocketClient& client() { return *client_->client; }
   /// The client has the answer to its first question, what others there are: answers keep the order of questions here.
   void settle() {
@@ -123,14 +129,13 @@ TEST_F(Failover, TheOwnDaemonIsReturnedToOnceItReachesTheOthers) {
   ASSERT_TRUE(ready(usage));
   auto get = client_->start(client().get(kVolumeKv, "p", "a"));
   ASSERT_TRUE(b_.wait_for_open(1));
-  const Introduction lonely{a.client_keys(), {b_.as_other(), c_.as_other()}, false};
-  home_.thread.call([&] { home_.introduction = encode_introduction(lonely); });
+  home_.thread.call([&] { home_.introduction = lonely(); });
   home_.start();
   ASSERT_TRUE(home_.thread.wait_until([&] { return home_.server->counters().requests > 3; }));
   EXPECT_EQ(client().counters().came_back, 0u);
   tell(home_);
   EXPECT_TRUE(came_back(1));
-  home_.thread.call([&] { home_.introduction = encode_introduction(lonely); });
+  home_.thread.call([&] { home_.introduction = lonely(); });
   ASSERT_TRUE(home_.wait_for_open(1));
   home_.stop();
   ASSERT_TRUE(b_.wait_for_open(1));
@@ -141,6 +146,89 @@ TEST_F(Failover, TheOwnDaemonIsReturnedToOnceItReachesTheOthers) {
   home_.answer(0, GetResult{});
   ASSERT_TRUE(ready(get));
   EXPECT_TRUE(get.get());
+}
+
+/// Its connection was broken and could be made anew at once: that says nothing of what it reads.
+TEST_F(Failover, TheOwnDaemonIsAskedAlsoWhenItIsBackAtOnce) {
+  home_.stop();
+  home_.thread.call([&] { home_.introduction = lonely(); });
+  home_.start();
+  (void)passed(300);
+  auto get = client_->start(client().get(kVolumeKv, "p", "a"));
+  ASSERT_TRUE(b_.wait_for_open(1));
+  b_.answer(0, GetResult{});
+  ASSERT_TRUE(ready(get));
+  EXPECT_TRUE(get.get());
+  EXPECT_EQ(home_.thread.call([&] { return home_.asked; }), 1u);
+  tell(home_);
+  EXPECT_TRUE(came_back(1));
+}
+
+TEST_F(Failover, TheOwnDaemonIsNotTakenBeforeItIsReadyWhileThereIsAnother) {
+  home_.stop();
+  auto usage = client_->start(client().usage());
+  ASSERT_TRUE(b_.wait_for_open(1));
+  home_.thread.call([&] { home_.introduction = lonely(); });
+  home_.start();
+  {
+    Hang slow(c_.node.thread);
+    b_.stop();
+    (void)passed(300);
+  }
+  ASSERT_TRUE(c_.wait_for_open(1));
+  c_.answer(0, StoreUsage{});
+  ASSERT_TRUE(ready(usage));
+  EXPECT_TRUE(usage.get());
+  b_.start();
+  c_.stop();  // and nothing is under way
+  (void)passed(400);
+  auto get = client_->start(client().get(kVolumeKv, "p", "a"));
+  ASSERT_TRUE(b_.wait_for_open(1));
+  b_.answer(0, GetResult{});
+  ASSERT_TRUE(ready(get));
+  EXPECT_TRUE(get.get());
+  EXPECT_EQ(client().counters().came_back, 0u);
+  EXPECT_EQ(home_.thread.call([&] { return home_.asked; }), 1u);
+  // With nobody else there it is taken as it is, if not at once.
+  const auto began = EventLoop::mono_ms();
+  b_.stop();
+  EXPECT_TRUE(came_back(1));
+  EXPECT_GT(elapsed_ms(began), 2000);
+  EXPECT_LT(elapsed_ms(began), 4500);
+}
+
+TEST_F(Failover, OneThatIsNotReadyIsPassedOver) {
+  b_.node.thread.call([&] { b_.ready = false; });
+  c_.node.thread.call([&] { c_.ready = true; });
+  const auto began = EventLoop::mono_ms();
+  home_.stop();
+  auto put = client_->start(client_->put({"a"}));
+  ASSERT_TRUE(c_.wait_for_open(1));
+  EXPECT_LT(elapsed_ms(began), 500);
+  c_.answer(0, PutResult{});
+  ASSERT_TRUE(ready(put));
+  EXPECT_TRUE(put.get());
+  EXPECT_EQ(b_.node.thread.call([&] { return b_.asked; }), 0u);
+}
+
+TEST_F(Failover, WithNoneReadyOneThatIsNotServes) {
+  b_.node.thread.call([&] { b_.ready = false; });
+  c_.node.thread.call([&] { c_.ready = false; });
+  for (const bool c_there : {true, false}) {
+    if (!c_there) c_.stop();
+    const auto began = EventLoop::mono_ms();
+    home_.stop();
+    auto put = client_->start(client_->put({"a"}));
+    ASSERT_TRUE(b_.wait_for_open(1));
+    EXPECT_LT(elapsed_ms(began), 1500);
+    home_.start();
+    ASSERT_TRUE(home_.wait_for_open(1));
+    home_.answer(0, PutResult{});
+    ASSERT_TRUE(ready(put));
+    EXPECT_TRUE(put.get());
+    b_.stop();
+    b_.start();
+  }
 }
 
 TEST_F(Failover, ADaemonThatHangsIsLeftWithinTwoSecondsAndReturnedTo) {
@@ -236,6 +324,13 @@ TEST_F(Failover, AnErrorOfAnotherLeavesTheOutcomeOpen) {
   b_.answer(0, Error{Errc::kNoSpace, "the disk is full"});
   ASSERT_TRUE(ready(put));
   EXPECT_EQ(put.get().error().code, Errc::kTimeout);
+  auto other = client_->start(client_->put({"b"}));
+  ASSERT_TRUE(b_.wait_for_open(1));
+  b_.stop();
+  ASSERT_TRUE(c_.wait_for_open(1));
+  c_.answer(0, Error{Errc::kUnavailable, "too few replicas"});
+  ASSERT_TRUE(ready(other));
+  EXPECT_EQ(other.get().error().code, Errc::kTimeout);
 }
 
 TEST_F(Failover, WithNobodyThereCallsEndAtTheirDeadline) {

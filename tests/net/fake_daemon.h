@@ -122,13 +122,17 @@ class FakeRemote {
   // The rest on the loop only.
   std::deque<FakeDaemon::Asked> open;
   std::size_t asked = 0;
+  std::optional<bool> ready;  // what it says of itself; nullopt: it does not know the question
 
  private:
   void serve() {
     node.thread.call([this] {
       node.transport->serve_clients(
           [this](std::uint64_t connection, std::uint64_t id, Request request, std::uint32_t ttl_ms) {
-            if (std::holds_alternative<AdminRequest>(request)) {
+            if (const auto* command = std::get_if<AdminRequest>(&request)) {
+              if (ready && command->command == kReadyCommand) {
+                return node.transport->reply(connection, id, AdminAnswer{encode_ready(*ready)});
+              }
               return node.transport->reply(connection, id, Error{Errc::kRefused, "not here"});
             }
             ++asked;
