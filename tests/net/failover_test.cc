@@ -282,6 +282,30 @@ TEST_F(Failover, FromOneThatIsNotThereToTheNext) {
   EXPECT_TRUE(put.get());
 }
 
+/// Dialling takes longer after each round that found nobody; that must not outlast the way home.
+TEST_F(Failover, ALaterSearchIsAsFastAsTheFirst) {
+  b_.stop();
+  c_.stop();
+  home_.stop();
+  auto get = client_->start(client().get(kVolumeKv, "p", "a"));
+  (void)passed(4500);
+  home_.start();
+  ASSERT_TRUE(home_.wait_for_open(1));
+  home_.answer(0, GetResult{});
+  ASSERT_TRUE(ready(get));
+  EXPECT_TRUE(get.get());
+  settle();
+  c_.start();
+  const auto began = EventLoop::mono_ms();
+  home_.stop();
+  auto put = client_->start(client_->put({"a"}));
+  ASSERT_TRUE(c_.wait_for_open(1));
+  EXPECT_LT(elapsed_ms(began), 1500);
+  c_.answer(0, PutResult{});
+  ASSERT_TRUE(ready(put));
+  EXPECT_TRUE(put.get());
+}
+
 TEST_F(Failover, FromOneThatDoesNotKnowUsToTheNext) {
   FakeRemote stranger(Identity(), {c.member});
   const auto words = encode_introduction({a.client_keys(), {stranger.as_other(), c_.as_other()}});
