@@ -152,7 +152,7 @@ Elsewhere::Heard Elsewhere::pump() {
   if (!is_open()) return heard;
   const bool stood = line_.stands();
   const auto event = line_.look();
-  heard.broke = event == ZmqEvent::kBroke && stood;
+  heard.broke = event != ZmqEvent::kNone && stood;  // also one that stands again: what was under way is lost
   // It does not know us yet. In the first round the next is tried at once, later there is time.
   const bool hurry = rounds_ == 0 && (tried_ < known_.hosts.size() || unready_);
   if (event == ZmqEvent::kBroke && !stood && hurry) heard_ms_ = 0;

@@ -340,6 +340,25 @@ TEST_F(Failover, FromOneThatDiesOrFallsSilentToTheNext) {
   EXPECT_TRUE(put.get());
 }
 
+/// What was under way on the connection before is lost with it.
+TEST_F(Failover, OneThatBreaksAndStandsAgainBetweenTwoLooksIsNoticed) {
+  c_.stop();
+  home_.stop();
+  auto put = client_->start(client_->put({"a"}));
+  ASSERT_TRUE(b_.wait_for_open(1));
+  {
+    std::lock_guard lock(client_->strand);  // the client's own thread stands still
+    (void)passed(200);
+    b_.stop();
+    b_.start();
+    (void)passed(1500);
+  }
+  ASSERT_TRUE(b_.wait_for_open(1));
+  b_.answer(0, PutResult{});
+  ASSERT_TRUE(ready(put));
+  EXPECT_TRUE(put.get());
+}
+
 TEST_F(Failover, AnErrorOfAnotherLeavesTheOutcomeOpen) {
   auto put = client_->start(client_->put({"a"}));
   ASSERT_TRUE(home_.wait_for_open(1));
