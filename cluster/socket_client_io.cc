@@ -26,6 +26,7 @@ constexpr std::int64_t kFirstRetryMs = 10;
 constexpr std::int64_t kLastRetryMs = 200;
 constexpr std::int64_t kDoubtMs = 400;     // of silence: it is asked for a sign of life
 constexpr std::int64_t kSilenceMs = 1000;  // of silence, that question unanswered: it counts as gone
+constexpr std::int64_t kLookSlackMs = 100;  // looks are not quite regular
 constexpr std::int64_t kAwayLookMs = 50;
 constexpr std::int64_t kTrialMs = 100;     // one that was started again answers sooner, if it is ready
 constexpr std::int64_t kUnreadyMs = 3000;  // then the own daemon is taken as it is, if no other serves us
@@ -143,6 +144,7 @@ void SocketClient::Impl::connect_home() {
 
 void SocketClient::Impl::attach(int fd) {
   io_.fd = fd;
+  io_.doubted_ms = 0;
   io_.reader.emplace(fd);
   io_.heard_ms = EventLoop::mono_ms();
   std::lock_guard lock(strand_);
@@ -239,21 +241,28 @@ void SocketClient::Impl::complete(std::vector<Received<ClientFrame>> frames) {
 
 void SocketClient::Impl::doubt() {
   if (io_.fd < 0) return;
-  const auto now_ms = EventLoop::mono_ms();
-  std::int64_t since_ms = 0;
-  {
-    std::lock_guard lock(strand_);
-    if (calls_.can_move() == 0) return;
-    since_ms = waiting_since_ms_;
+  // What it has said may not have been read yet: this process may have stood still, not the daemon.
+  if (is_silent(kDoubtMs)) read_socket();
+  if (io_.fd >= 0 && io_.trial_fd >= 0) read_trial();
+  if (io_.fd < 0) return;
+  if (!is_silent(kDoubtMs) || !elsewhere_->knows_anyone()) {
+    io_.doubted_ms = 0;
+    return end_trial();
   }
-  const auto silence_ms = now_ms - std::max(since_ms, io_.heard_ms);
-  if (silence_ms < kDoubtMs || !elsewhere_->knows_anyone()) return end_trial();
-  if (silence_ms >= kSilenceMs) {
+  const auto now_ms = EventLoop::mono_ms();
+  if (io_.doubted_ms == 0) io_.doubted_ms = now_ms;
+  if (is_silent(kSilenceMs) && now_ms - io_.doubted_ms >= kSilenceMs - kDoubtMs - kLookSlackMs) {
     io_.given_up = true;
     return detach();  // a trial that is under way goes on: its answer brings us back
   }
   if (io_.trial_fd >= 0) return;
   if (const auto fd = connect_to(options_.socket_path)) begin_trial(*fd);
+}
+
+/// For as long, while something that another daemon may answer waits for it.
+bool SocketClient::Impl::is_silent(std::int64_t ms) {
+  std::lock_guard lock(strand_);
+  return calls_.can_move() > 0 && EventLoop::mono_ms() - std::max(waiting_since_ms_, io_.heard_ms) >= ms;
 }
 
 void SocketClient::Impl::begin_trial(int fd) {

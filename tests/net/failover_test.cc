@@ -270,6 +270,20 @@ TEST_F(Failover, ADaemonThatIsSlowButThereIsNotLeft) {
   EXPECT_EQ(b_.counters().connections + c_.counters().connections, 0u);
 }
 
+TEST_F(Failover, WhenTheClientItselfStoodStillTheDaemonIsNotLeft) {
+  auto put = client_->start(client_->put({"a"}));
+  ASSERT_TRUE(home_.wait_for_open(1));
+  {
+    std::lock_guard lock(client_->strand);
+    (void)passed(300);
+    home_.answer(0, PutResult{});
+    (void)passed(1500);
+  }
+  ASSERT_TRUE(ready(put));
+  EXPECT_TRUE(put.get());
+  EXPECT_EQ(b_.counters().connections + c_.counters().connections, 0u);
+}
+
 TEST_F(Failover, FromOneThatIsNotThereToTheNext) {
   b_.stop();
   const auto began = EventLoop::mono_ms();
