@@ -45,6 +45,7 @@ Result<void> Elsewhere::dial_next() {
     if (tried_ >= known_.hosts.size()) {
       ++rounds_;
       tried_ = 0;
+      complaint_ = std::exchange(reasons_, {});
     }
     if (tried_++ == 0) round_ms_ = now_ms;
     take_unready_ = false;
@@ -54,10 +55,18 @@ Result<void> Elsewhere::dial_next() {
   return dialled;
 }
 
+void Elsewhere::note(std::string_view reason) {
+  reasons_ += fmt::format("{}{} ({}): {}", reasons_.empty() ? "" : "; ", host_.name, host_.address, reason);
+}
+
 Result<void> Elsewhere::dial(OtherHost host) {
   host_ = std::move(host);
   auto dialled = line_.open(*context_, host_.name, host_.address, host_.public_key, known_.client_keys);
-  if (!dialled) return dialled;
+  if (!dialled) {
+    note(dialled.error().text);
+    return dialled;
+  }
+  reason_ = "cannot be reached";
   heard_ms_ = EventLoop::mono_ms();
   watch(line_.descriptor(), line_event_);
   watch(line_.monitor_descriptor(), monitor_event_);
@@ -76,8 +85,10 @@ void Elsewhere::close() {
   under_way_.clear();
   bytes_under_way_ = 0;
   ready_probe_ = 0;
-  probing_ = in_ = false;
+  probing_ = false;
+  const bool was_in = std::exchange(in_, false);
   if (!line_.is_open()) return;
+  if (!was_in) note(reason_);
   ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, line_.descriptor(), nullptr);
   ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, line_.monitor_descriptor(), nullptr);
   line_.close();
@@ -87,13 +98,14 @@ void Elsewhere::rest() {
   close();
   tried_ = rounds_ = 0;
   unready_.reset();
+  reasons_.clear();
 }
 
 bool Elsewhere::sendable() const {
   return in_ && !queue_.empty() && under_way_.size() < kWindowRequests && bytes_under_way_ < kWindowBytes;
 }
 
-void Elsewhere::send_one() {
+void Elsewhere::send_one(Heard& heard) {
   const auto& item = queue_.front();
   const auto now_us = mono_us();
   const auto left_ms = item.deadline_ms - now_us / 1000;
@@ -101,6 +113,7 @@ void Elsewhere::send_one() {
     if (!line_.send(*item.header, encode_hop({boot_, now_us, static_cast<std::uint32_t>(left_ms)}), item.payload)) {
       return;
     }
+    heard.sent.push_back(item.id);
     if (under_way_.emplace(item.id, item.cost).second) bytes_under_way_ += item.cost;
   }
   queue_.pop_front();
@@ -137,11 +150,13 @@ bool Elsewhere::read_one(Heard& heard) {
     const bool ready = told == nullptr || decode_ready(told->json);
     if (!ready && !take_unready_) {
       if (!unready_) unready_ = host_;
+      reason_ = "does not reach enough others itself";
       return false;
     }
     heard.is_in = in_ = true;
     tried_ = rounds_ = 0;
     unready_.reset();
+    reasons_.clear();
   }
   if (received->value.id < kFirstInternalId) heard.answers.push_back(std::move(*received));
   return true;
@@ -155,14 +170,18 @@ Elsewhere::Heard Elsewhere::pump() {
   heard.broke = event != ZmqEvent::kNone && stood;  // also one that stands again: what was under way is lost
   // It does not know us yet. In the first round the next is tried at once, later there is time.
   const bool hurry = rounds_ == 0 && (tried_ < known_.hosts.size() || unready_);
+  if (event == ZmqEvent::kBroke && !stood) reason_ = "does not let us in";
   if (event == ZmqEvent::kBroke && !stood && hurry) heard_ms_ = 0;
-  if (event == ZmqEvent::kStands) heard_ms_ = EventLoop::mono_ms();
+  if (event == ZmqEvent::kStands) {
+    reason_ = "does not answer";
+    heard_ms_ = EventLoop::mono_ms();
+  }
   if (line_.stands() && ready_probe_ == 0) ask_whether_ready();
   while (!heard.broke) {
     if (line_.socket().can_receive()) {
       heard.broke = !read_one(heard);
     } else if (sendable() && line_.socket().can_send()) {
-      send_one();
+      send_one(heard);
     } else {
       break;
     }

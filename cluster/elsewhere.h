@@ -13,7 +13,10 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "cluster/hop.h"
@@ -49,12 +52,15 @@ class Elsewhere {
   bool answers() const { return line_.stands() && in_; }
   /// A whole round of this search found no host that takes requests.
   bool found_none() const { return rounds_ > 0; }
+  /// What became of each host of the last round; once for each round that found none, else empty.
+  std::string complaint() { return std::exchange(complaint_, {}); }
   const OtherHost& host() const { return host_; }
 
   void queue(Item item) { queue_.push_back(std::move(item)); }
   struct Heard {
     bool is_in = false;  // the host takes requests now
     bool broke = false;  // the connection is gone, or the host is not good enough, or no daemon of ours
+    std::vector<std::uint64_t> sent;
     std::vector<Received<ClientFrame>> answers;
   };
   /// Sends and reads what it can. To be called when a descriptor fires, and after queue().
@@ -65,7 +71,8 @@ class Elsewhere {
 
  private:
   bool sendable() const;
-  void send_one();
+  void send_one(Heard& heard);
+  void note(std::string_view reason);
   bool read_one(Heard& heard);
   Result<void> dial(OtherHost host);
   void ask_whether_ready();
@@ -88,6 +95,9 @@ class Elsewhere {
   std::int64_t round_ms_ = 0;
   std::optional<OtherHost> unready_;  // of this round, the first that answered that it is not
   bool take_unready_ = false;         // this host is that one
+  std::string_view reason_;           // why this host is left, if it is left now
+  std::string reasons_;               // of this round
+  std::string complaint_;
   std::int64_t heard_ms_ = 0;
   std::uint64_t probes_ = 0;
   std::uint64_t ready_probe_ = 0;  // 0: not asked yet

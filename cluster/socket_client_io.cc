@@ -28,8 +28,8 @@ constexpr std::int64_t kDoubtMs = 400;     // of silence: it is asked for a sign
 constexpr std::int64_t kSilenceMs = 1000;  // of silence, that question unanswered: it counts as gone
 constexpr std::int64_t kLookSlackMs = 100;  // looks are not quite regular
 constexpr std::int64_t kAwayLookMs = 50;
-constexpr std::int64_t kTrialMs = 100;     // one that was started again answers sooner, if it is ready
-constexpr std::int64_t kUnreadyMs = 3000;  // then the own daemon is taken as it is, if no other serves us
+constexpr std::int64_t kTrialMs = 100;         // one that was started again answers sooner, if it is ready
+constexpr std::int64_t kUnreadyMs = 3000;      // then the own daemon is taken as it is, if no other serves us
 constexpr std::int64_t kIntroduceMs = 15'000;  // how old our knowledge of the other hosts may be
 constexpr std::uint32_t kIntroduceTtlMs = 5000;
 
@@ -344,6 +344,10 @@ void SocketClient::Impl::go_elsewhere() {
     outbox_.clear();
     return;
   }
+  if (const auto why = elsewhere_->complaint(); !why.empty()) {
+    notice(
+        fmt::format("kinfsd on {} does not answer, and no other host goes on for it: {}", options_.socket_path, why));
+  }
   std::vector<Elsewhere::Item> items;
   {
     std::lock_guard lock(strand_);
@@ -363,6 +367,15 @@ void SocketClient::Impl::hear_elsewhere() {
     io_.noticed = true;
     notice(fmt::format("kinfsd on {} does not answer: going on through {} ({})", options_.socket_path,
                        elsewhere_->host().name, elsewhere_->host().address));
+  }
+  if (!heard.sent.empty()) {
+    std::lock_guard lock(strand_);
+    for (const auto id : heard.sent) {
+      auto* call = calls_.find(id);
+      if (call == nullptr) continue;
+      ++call->sent;
+      call->asked = elsewhere_->host().name;
+    }
   }
   if (!heard.answers.empty()) complete(std::move(heard.answers));
   if (heard.broke) elsewhere_->close();  // look_elsewhere() dials the next

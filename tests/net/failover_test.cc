@@ -394,6 +394,7 @@ TEST_F(Failover, WithNobodyThereCallsEndAtTheirDeadline) {
   home_.stop();
   b_.stop();
   c_.stop();
+  (void)passed(100);  // nothing is sent to what is gone
   TestClient* t = client_.get();
   const auto began = EventLoop::mono_ms();
   auto get = t->start(client().get(kVolumeKv, "p", "a"));
@@ -405,6 +406,9 @@ TEST_F(Failover, WithNobodyThereCallsEndAtTheirDeadline) {
   EXPECT_EQ(error.code, Errc::kTimeout);
   EXPECT_NE(error.text.find("nor another host"), std::string::npos) << error.text;
   EXPECT_EQ(put.get().error().code, Errc::kTimeout);
+  // Rounds of 1.2, 2.4 and 4.8 s.
+  EXPECT_EQ(t->noted("no other host goes on for it"), 2u);
+  EXPECT_EQ(t->noted(b.member.address + "): cannot be reached; other"), 2u);
   // Whoever is there first serves.
   auto later = t->start(t->put({"a"}));
   c_.start();
@@ -412,6 +416,23 @@ TEST_F(Failover, WithNobodyThereCallsEndAtTheirDeadline) {
   c_.answer(0, PutResult{});
   ASSERT_TRUE(ready(later));
   EXPECT_TRUE(later.get());
+}
+
+TEST_F(Failover, TheWordsAtTheDeadlineNameWhoWasAsked) {
+  TestClient t(dir / "s", 1200);
+  auto asked = t.start(t.client->usage());
+  ASSERT_TRUE(home_.wait_for_open(1));
+  home_.answer(0, StoreUsage{});
+  ASSERT_TRUE(ready(asked));
+  ASSERT_TRUE(asked.get());
+  for (const char* who : {"from kinfsd;", "from other;"}) {
+    auto put = t.start(t.put({"a"}));
+    ASSERT_TRUE(ready(put));
+    const auto error = put.get().error();
+    EXPECT_NE(error.text.find(std::string("no answer came ") + who), std::string::npos) << error.text;
+    home_.stop();
+    (void)passed(100);
+  }
 }
 
 TEST_F(Failover, WhatIsAskedOfTheDaemonItselfWaitsForIt) {

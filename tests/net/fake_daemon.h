@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -152,7 +153,11 @@ class FakeRemote {
 
 struct TestClient {
   explicit TestClient(const std::string& path, std::uint32_t timeout_ms = 10'000) {
-    auto made = SocketClient::connect({path, ClientId{5}, 2, "host1", timeout_ms}, strand);
+    const auto note = [this](const std::string& words) {
+      std::lock_guard lock(notes_mutex);
+      notes.push_back(words);
+    };
+    auto made = SocketClient::connect({path, ClientId{5}, 2, "host1", timeout_ms, note}, strand);
     EXPECT_TRUE(made) << made.error().text;
     client = std::move(*made);
   }
@@ -185,7 +190,16 @@ struct TestClient {
     return client->put(kVolumeKv, "p", std::move(rows), {});
   }
 
+  /// How many of its notices hold these words.
+  std::size_t noted(const std::string& words) {
+    std::lock_guard lock(notes_mutex);
+    return static_cast<std::size_t>(std::count_if(
+        notes.begin(), notes.end(), [&](const auto& note) { return note.find(words) != std::string::npos; }));
+  }
+
   std::mutex strand;
+  std::mutex notes_mutex;
+  std::vector<std::string> notes;
   std::unique_ptr<SocketClient> client;
 };
 
