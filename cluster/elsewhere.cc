@@ -16,7 +16,9 @@ constexpr std::size_t kWindowBytes = 8 << 20;
 constexpr std::int64_t kDialMs = 600;   // several round trips of a long line; doubled each time all were tried
 constexpr std::int64_t kRoundMs = 900;  // then a host that has answered is taken though it is not ready
 constexpr std::size_t kMostDoublings = 3;
-constexpr std::int64_t kSilenceMs = 2500;  // a block takes a second on a line of 10 Mbit/s
+constexpr std::int64_t kProbeMs = 600;  // of silence: it is asked for a sign of life
+constexpr std::int64_t kSilenceMs = 1400;
+constexpr std::int64_t kSilenceInBlocksMs = 2500;  // one takes a second on a line of 10 Mbit/s, and all else waits
 constexpr std::uint32_t kProbeTtlMs = 5000;
 
 }  // namespace
@@ -139,6 +141,7 @@ bool Elsewhere::read_one(Heard& heard) {
   if (message.parts > 2 || payload.size() > kMaxBlockBytes) return false;
   auto received = receive_client_frame(message.header.view(), message.parts == 2 ? share(Bytes(payload)) : nullptr);
   if (!received || !std::holds_alternative<Answer>(received->value.body)) return false;
+  if (received->value.id == ClientFrame::kFarewell) return false;
   heard_ms_ = EventLoop::mono_ms();
   probing_ = false;
   if (const auto asked = under_way_.find(received->value.id); asked != under_way_.end()) {
@@ -195,8 +198,10 @@ bool Elsewhere::silent(std::int64_t since_ms, std::int64_t now_ms) {
     if (heard_ms_ == 0 || (unready_ && round_is_long(now_ms))) return true;
     return silence_ms > kDialMs << std::min(rounds_, kMostDoublings);
   }
-  if (silence_ms > kSilenceMs) return true;
-  if (silence_ms > kSilenceMs / 2 && !probing_) {
+  const bool blocks = std::any_of(under_way_.begin(), under_way_.end(),
+                                  [](const auto& item) { return item.second >= kMaxBlockBytes / 2; });
+  if (silence_ms > (blocks ? kSilenceInBlocksMs : kSilenceMs)) return true;
+  if (silence_ms > kProbeMs && !probing_) {
     probing_ = true;
     (void)probe(kFirstInternalId + ++probes_);  // past the window, which may be what it is silent about
   }

@@ -66,7 +66,7 @@ class Elsewhere {
   /// Sends and reads what it can. To be called when a descriptor fires, and after queue().
   Heard pump();
   /// Whether the host has been silent for so long that another is better, when something has been waiting for it since
-  /// `since_ms`. Asks it for a sign of life when it has been silent for half of that.
+  /// `since_ms`. Asks it for a sign of life before that.
   bool silent(std::int64_t since_ms, std::int64_t now_ms);
 
  private:

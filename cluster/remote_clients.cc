@@ -102,6 +102,13 @@ void RemoteClients::reply(std::uint64_t connection, std::uint64_t id, Answer ans
   erase(connection);
 }
 
+void RemoteClients::hang_up(std::uint64_t connection) {
+  const auto found = connections_.find(connection);
+  if (found == connections_.end() || std::exchange(found->second.muted, true)) return;
+  send(found->second, ClientFrame::kFarewell, Error{Errc::kUnavailable, "this kinfsd is stopping"});
+  if (!flush(found->second)) erase(connection);
+}
+
 void RemoteClients::send(Connection& c, std::uint64_t id, Answer answer) {
   ClientFrame frame{id, 0, hlc_ ? hlc_() : Hlc{}, std::move(answer)};
   auto encoded = encode(frame);

@@ -49,6 +49,8 @@ class RemoteClients {
   void receive(ByteView route, NodeId host, ByteView header, SharedBytes payload);
   /// As UnixServer::reply.
   void reply(std::uint64_t connection, std::uint64_t id, Answer answer);
+  /// Tells it to go elsewhere, and does not listen to it again.
+  void hang_up(std::uint64_t connection);
   /// Sends answers that wait for connections to take them.
   void flush();
   /// Forgets connections that have been silent for long: ZeroMQ does not tell when one ends.

@@ -482,6 +482,10 @@ void ZmqTransport::reply(std::uint64_t connection, std::uint64_t id, Answer answ
   if (impl_->clients) impl_->clients->reply(connection, id, std::move(answer));
 }
 
+void ZmqTransport::hang_up(std::uint64_t connection) {
+  if (impl_->clients) impl_->clients->hang_up(connection);
+}
+
 const UnixServerCounters& ZmqTransport::client_counters() const {
   static const UnixServerCounters none;
   return impl_->clients ? impl_->clients->counters() : none;

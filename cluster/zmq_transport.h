@@ -56,6 +56,8 @@ class ZmqTransport {
   void serve_clients(UnixServer::OnRequest on_request, std::function<Hlc()> hlc, UnixServerLimits limits = {});
   /// As UnixServer::reply.
   void reply(std::uint64_t connection, std::uint64_t id, Answer answer);
+  /// Tells it to go elsewhere, and does not listen to it again.
+  void hang_up(std::uint64_t connection);
   const UnixServerCounters& client_counters() const;
   /// For `kinfs lab cut`: from now on drops, silently, all that goes to or comes from these peers
   /// and their clients.

@@ -216,8 +216,8 @@ void Daemon::Impl::start_node(std::vector<Member> members) {
 
 void Daemon::Impl::on_request(Way way, std::uint64_t connection, std::uint64_t id, cluster::Request request,
                               std::uint32_t ttl_ms) {
-  // Whoever asks now finds the connection broken in a moment, and asks the daemon that comes next.
-  if (stopping_since) return;
+  // Whoever asks now asks the daemon that comes next, or another host's.
+  if (stopping_since) return way == Way::kUnixSocket ? server->hang_up(connection) : transport->hang_up(connection);
   const Waiting asker{way, connection, id, EventLoop::mono_ms() + ttl_ms};
   if (const auto* command = std::get_if<cluster::AdminRequest>(&request)) {
     const bool may = way == Way::kUnixSocket || command->command == cluster::kReadyCommand;
@@ -331,6 +331,7 @@ Result<void> Daemon::run() {
                                        d.config.data_dir, d.fatal->text));
   }
   d.server.reset();
+  d.transport.reset();
   if (auto synced = d.store->sync(); !synced) return synced;
   spdlog::info("stopped");
   return {};

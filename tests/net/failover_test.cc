@@ -354,6 +354,50 @@ TEST_F(Failover, FromOneThatDiesOrFallsSilentToTheNext) {
   EXPECT_TRUE(put.get());
 }
 
+TEST_F(Failover, FromOneThatHangsToTheNextWithinTwoSeconds) {
+  home_.stop();
+  auto get = client_->start(client().get(kVolumeKv, "p", "a"));
+  ASSERT_TRUE(b_.wait_for_open(1));
+  b_.answer(0, GetResult{});
+  ASSERT_TRUE(ready(get));
+  Hang hang(b_.node.thread);
+  const auto began = EventLoop::mono_ms();
+  auto put = client_->start(client_->put({"a"}));
+  ASSERT_TRUE(c_.wait_for_open(1));
+  EXPECT_GE(elapsed_ms(began), 1200);
+  EXPECT_LT(elapsed_ms(began), 1900);
+  c_.answer(0, PutResult{});
+  ASSERT_TRUE(ready(put));
+  EXPECT_TRUE(put.get());
+}
+
+TEST_F(Failover, OneThatIsSlowButThereIsNotLeft) {
+  home_.stop();
+  auto put = client_->start(client_->put({"a"}));
+  ASSERT_TRUE(b_.wait_for_open(1));
+  (void)passed(3000);
+  b_.answer(0, PutResult{});
+  ASSERT_TRUE(ready(put));
+  EXPECT_TRUE(put.get());
+  EXPECT_EQ(c_.counters().connections, 0u);
+}
+
+TEST_F(Failover, FromOneThatIsStoppingToTheNextAtOnce) {
+  auto put = client_->start(client_->put({"a"}));
+  ASSERT_TRUE(home_.wait_for_open(1));
+  const auto began = EventLoop::mono_ms();
+  home_.thread.call([&] { home_.server->hang_up(home_.open[0].connection); });
+  ASSERT_TRUE(home_.wait_for_open(2));  // it is there, and is asked again
+  home_.stop();
+  ASSERT_TRUE(b_.wait_for_open(1));
+  b_.hang_up();
+  ASSERT_TRUE(c_.wait_for_open(1));
+  EXPECT_LT(elapsed_ms(began), 1000);
+  c_.answer(0, PutResult{});
+  ASSERT_TRUE(ready(put));
+  EXPECT_TRUE(put.get());
+}
+
 /// What was under way on the connection before is lost with it.
 TEST_F(Failover, OneThatBreaksAndStandsAgainBetweenTwoLooksIsNoticed) {
   c_.stop();

@@ -114,6 +114,9 @@ class FakeRemote {
       node.transport->reply(asked_for.connection, asked_for.id, std::move(what));
     });
   }
+  void hang_up() {
+    node.thread.call([&] { node.transport->hang_up(open.at(0).connection); });
+  }
   UnixServerCounters counters() {
     return node.thread.call([&] { return node.transport->client_counters(); });
   }
