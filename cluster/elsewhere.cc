@@ -149,7 +149,12 @@ bool Elsewhere::read_one(Heard& heard) {
     under_way_.erase(asked);
   }
   if (received->value.id == ready_probe_) {
-    const auto* told = std::get_if<AdminAnswer>(&std::get<Answer>(received->value.body));
+    const auto& answer = std::get<Answer>(received->value.body);
+    if (const auto* error = std::get_if<Error>(&answer); error != nullptr && error->code == Errc::kBusy) {
+      reason_ = "has too many clients";
+      return false;
+    }
+    const auto* told = std::get_if<AdminAnswer>(&answer);
     const bool ready = told == nullptr || decode_ready(told->json);
     if (!ready && !take_unready_) {
       if (!unready_) unready_ = host_;
