@@ -11,6 +11,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -27,6 +28,7 @@ struct Call {
   std::vector<Bytes> rows;    // of a put
   std::size_t rows_busy = 0;  // rows in which an earlier put is first: it waits
   int sent = 0;               // times; once for each connection
+  std::string asked;          // the host whose daemon it was last sent to; empty: the own one
   std::size_t cost = 0;       // bytes that it and its answer may take on their way
   bool at_home = false;       // for the own daemon and no other
   Promise<Answer> promise;

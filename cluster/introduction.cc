@@ -48,4 +48,11 @@ Result<Introduction> decode_introduction(std::string_view json) {
   }
 }
 
+std::string encode_ready(bool ready) { return Json{{"ready", ready}}.dump(); }
+
+bool decode_ready(std::string_view json) {
+  const auto in = Json::parse(json, nullptr, /*allow_exceptions=*/false);
+  return !in.is_object() || in.value("ready", Json(true)) != Json(false);
+}
+
 }  // namespace kinfs::cluster

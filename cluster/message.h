@@ -232,6 +232,8 @@ inline Error leave_open(Error error) {
 
 /// What goes between a client and a daemon: its own over the Unix socket, or another over ZeroMQ.
 struct ClientFrame {
+  /// An answer to nothing, over ZeroMQ, where a daemon cannot close one connection: it takes no more requests.
+  static constexpr std::uint64_t kFarewell = ~0ull;
   std::uint64_t id = 0;      // chosen by the client, echoed by the answer
   std::uint32_t ttl_ms = 0;  // requests only
   Hlc hlc;

@@ -122,6 +122,7 @@ struct PeerView {
   bool suspected = false;
   std::int64_t last_heard_ms = -1;  // mono_ms of its last message; -1: never
   std::uint64_t hints = 0;          // kept here for it, blocks included
+  std::int64_t last_answered_ms = -1;  // mono_ms of its last answer to what we asked; -1: never since start
 };
 
 /// Since start; held by tests against the design's table of costs.

@@ -62,7 +62,7 @@ std::vector<Peers::Probe> Peers::tick(Time now, std::mt19937_64& random) {
 bool Peers::answered(NodeId node, Time now) {
   const auto it = peers_.find(node);
   if (it == peers_.end()) return false;
-  it->second.answered_ms = now.mono_ms;
+  it->second.answered_ms = it->second.really_answered_ms = now.mono_ms;
   return std::exchange(it->second.suspected, false);
 }
 
@@ -107,7 +107,9 @@ void Peers::set_members(const std::vector<Member>& members, std::int64_t now_ms)
 
 std::vector<PeerView> Peers::view() const {
   std::vector<PeerView> out;
-  for (const auto& [id, peer] : peers_) out.push_back({peer.member, peer.suspected, peer.heard_ms, 0});
+  for (const auto& [id, peer] : peers_) {
+    out.push_back({peer.member, peer.suspected, peer.heard_ms, 0, peer.really_answered_ms});
+  }
   return out;
 }
 

@@ -48,6 +48,7 @@ class Peers {
     bool suspected = false;
     std::int64_t answered_ms = 0;
     std::int64_t heard_ms = -1;
+    std::int64_t really_answered_ms = -1;  // what suspicion goes by begins with the start, and leaves out gaps
     std::int64_t probed_ms = 0;
   };
   const NodeId self_;

@@ -11,6 +11,7 @@
 namespace kinfs::cluster {
 namespace {
 constexpr std::size_t kShareOfAHost = 4;  // of all connections, one host's clients get one in so many
+constexpr std::size_t kConnectionsWorth = 4;  // of what one connection may take, all of one host may
 }  // namespace
 
 RemoteClients::RemoteClients(std::string where, UnixServer::OnRequest on_request, std::function<Hlc()> hlc,
@@ -25,17 +26,7 @@ RemoteClients::RemoteClients(std::string where, UnixServer::OnRequest on_request
 RemoteClients::Connection* RemoteClients::connection_of(ByteView route, NodeId host) {
   const auto known = by_route_.find(Bytes(route));
   if (known != by_route_.end()) return &connections_.at(known->second);
-  const auto of_host =
-      std::count_if(connections_.begin(), connections_.end(), [&](const auto& c) { return c.second.host == host; });
-  if (connections_.size() >= limits_.connections ||
-      static_cast<std::size_t>(of_host) >= std::max<std::size_t>(1, limits_.connections / kShareOfAHost)) {
-    ++counters_.turned_away;
-    if (crowded_.now()) {
-      spdlog::warn("{}: a client of another host is turned away: {} are connected already, {} of its host", where_,
-                   connections_.size(), of_host);
-    }
-    return nullptr;
-  }
+  if (!make_place(host)) return nullptr;
   ++counters_.connections;
   const auto number = ++last_connection_;
   auto& c = connections_[number];
@@ -45,9 +36,47 @@ RemoteClients::Connection* RemoteClients::connection_of(ByteView route, NodeId h
   return &c;
 }
 
+RemoteClients::Use RemoteClients::use_of(NodeId host) const {
+  Use use;
+  for (const auto& [number, c] : connections_) {
+    if (c.host != host) continue;
+    ++use.connections;
+    use.requests += c.under_way.size();
+    use.request_bytes += c.bytes_under_way;
+    use.answer_bytes += c.bytes_waiting;
+  }
+  return use;
+}
+
+bool RemoteClients::make_place(NodeId host) {
+  const bool share_is_full = use_of(host).connections >= std::max<std::size_t>(1, limits_.connections / kShareOfAHost);
+  if (!share_is_full && connections_.size() < limits_.connections) return true;
+  const Connection* idle = nullptr;
+  for (const auto& [number, c] : connections_) {
+    if ((share_is_full && c.host != host) || !c.under_way.empty() || !c.waiting.empty()) continue;
+    if (idle == nullptr || c.heard_ms < idle->heard_ms) idle = &c;
+  }
+  if (idle == nullptr) return false;
+  erase(by_route_.at(idle->route));
+  return true;
+}
+
+void RemoteClients::turn_away(ByteView route, NodeId host, ByteView header, SharedBytes payload) {
+  ++counters_.turned_away;
+  if (crowded_.now()) {
+    spdlog::warn("{}: a client of another host is turned away: {} are connected already, {} of its host, all in use",
+                 where_, connections_.size(), use_of(host).connections);
+  }
+  const auto received = receive_client_frame(header, std::move(payload));
+  if (!received || !std::holds_alternative<Request>(received->value.body)) return;
+  const auto answer =
+      answer_of(received->value.id, Error{Errc::kBusy, "too many clients of this host are connected; try again later"});
+  (void)write_(route, *answer.header, encode_hop({boot_, mono_us(), 0}), answer.payload);
+}
+
 void RemoteClients::receive(ByteView route, NodeId host, ByteView header, SharedBytes payload) {
   auto* c = connection_of(route, host);
-  if (c == nullptr) return;
+  if (c == nullptr) return turn_away(route, host, header, std::move(payload));
   c->heard_ms = EventLoop::mono_ms();
   if (!c->muted) take(by_route_.at(c->route), *c, header, std::move(payload));
 }
@@ -59,11 +88,15 @@ void RemoteClients::take(std::uint64_t number, Connection& c, ByteView header, S
     return mute(c, received ? "it sent an answer; clients send requests" : received.error().text);
   }
   auto& request = received->value;
-  if (c.bytes_waiting >= limits_.answer_bytes_waiting) {
+  const auto of_host = use_of(c.host);
+  if (c.bytes_waiting >= limits_.answer_bytes_waiting ||
+      of_host.answer_bytes >= kConnectionsWorth * limits_.answer_bytes_waiting) {
     ++counters_.turned_away;
     return;
   }
-  if (c.under_way.size() >= limits_.requests_under_way || c.bytes_under_way >= limits_.request_bytes_under_way) {
+  if (c.under_way.size() >= limits_.requests_under_way || c.bytes_under_way >= limits_.request_bytes_under_way ||
+      of_host.requests >= kConnectionsWorth * limits_.requests_under_way ||
+      of_host.request_bytes >= kConnectionsWorth * limits_.request_bytes_under_way) {
     ++counters_.turned_away;
     return send(c, request.id, Error{Errc::kBusy, "too much of this client is under way; try again in a moment"});
   }
@@ -102,7 +135,14 @@ void RemoteClients::reply(std::uint64_t connection, std::uint64_t id, Answer ans
   erase(connection);
 }
 
-void RemoteClients::send(Connection& c, std::uint64_t id, Answer answer) {
+void RemoteClients::hang_up(std::uint64_t connection) {
+  const auto found = connections_.find(connection);
+  if (found == connections_.end() || std::exchange(found->second.muted, true)) return;
+  send(found->second, ClientFrame::kFarewell, Error{Errc::kUnavailable, "this kinfsd is stopping"});
+  if (!flush(found->second)) erase(connection);
+}
+
+RemoteClients::Waiting RemoteClients::answer_of(std::uint64_t id, Answer answer) const {
   ClientFrame frame{id, 0, hlc_ ? hlc_() : Hlc{}, std::move(answer)};
   auto encoded = encode(frame);
   if (encoded.header.size() > kMaxHeaderBytes) {
@@ -110,7 +150,11 @@ void RemoteClients::send(Connection& c, std::uint64_t id, Answer answer) {
                                                            encoded.header.size(), kMaxHeaderBytes)}};
     encoded = encode(frame);
   }
-  c.waiting.push_back({share(std::move(encoded.header)), std::move(encoded.payload)});
+  return {share(std::move(encoded.header)), std::move(encoded.payload)};
+}
+
+void RemoteClients::send(Connection& c, std::uint64_t id, Answer answer) {
+  c.waiting.push_back(answer_of(id, std::move(answer)));
   c.bytes_waiting += c.waiting.back().size();
   waiting_.insert(by_route_.at(c.route));
 }

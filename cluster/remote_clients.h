@@ -4,7 +4,10 @@
 // Invariants: what one connection does hurts no other. A connection that sends what is no request is not listened to
 // again. ZeroMQ cannot stop reading from one connection: so a request that is over the limits of its connection is
 // refused at once (our own clients keep below them), and what is sent by one that leaves its answers unread is
-// dropped; a connection's memory is bounded by UnixServerLimits, as it is for clients of this host.
+// dropped; a connection's memory is bounded by UnixServerLimits, as it is for clients of this host, and that of all
+// clients of one host by a few times as much. Nor does ZeroMQ tell when a connection ends: where there is no place for
+// a new one, the one that has been silent for longest and waits for nothing is forgotten. If it is there after all, its
+// next request makes it anew.
 //
 // Threading: all on the loop's thread.
 #pragma once
@@ -54,6 +57,8 @@ class RemoteClients {
     const auto found = connections_.find(connection);
     return found == connections_.end() ? NodeId{} : found->second.host;
   }
+  /// Tells it to go elsewhere, and does not listen to it again.
+  void hang_up(std::uint64_t connection);
   /// Sends answers that wait for connections to take them.
   void flush();
   /// Forgets connections that have been silent for long: ZeroMQ does not tell when one ends.
@@ -83,10 +88,18 @@ class RemoteClients {
     bool muted = false;
   };
 
+  /// Null: there is no place for another.
   Connection* connection_of(ByteView route, NodeId host);
+  bool make_place(NodeId host);
+  void turn_away(ByteView route, NodeId host, ByteView header, SharedBytes payload);
+  struct Use {
+    std::size_t connections = 0, requests = 0, request_bytes = 0, answer_bytes = 0;
+  };
+  Use use_of(NodeId host) const;
   void take(std::uint64_t number, Connection& c, ByteView header, SharedBytes payload);
   void mute(Connection& c, std::string_view reason);
   void send(Connection& c, std::uint64_t id, Answer answer);
+  Waiting answer_of(std::uint64_t id, Answer answer) const;
   /// False: the connection is gone.
   bool flush(Connection& c);
   void erase(std::uint64_t number);

@@ -189,7 +189,6 @@ void SocketClient::Impl::send(Call& call) {
   if (!writer_) {
     // attach() sends it, or the I/O thread, which may have to look for another daemon now.
     if (away_ && !call.at_home) {
-      ++call.sent;
       outbox_.push_back({call.id, call.header, call.payload, call.deadline_ms, call.cost});
     }
     return wake();
@@ -199,6 +198,7 @@ void SocketClient::Impl::send(Call& call) {
   if (left_ms <= 0) return;  // expire() is about to end it
   const auto ttl_ms = static_cast<std::uint32_t>(std::min<std::int64_t>(left_ms, options_.timeout_ms));
   ++call.sent;
+  call.asked.clear();
   writer_->queue(call.header, encode_hop({boot_, now_us, ttl_ms}), call.payload);
 }
 
@@ -253,10 +253,11 @@ void SocketClient::Impl::expire() {
     ::shutdown(fd_, SHUT_RDWR);
   }
   for (const auto& call : late) {
-    const auto why = call->rows_busy > 0        ? "an earlier put of the same row has not ended"
-                     : fd_ < 0 && call->at_home ? "kinfsd cannot be reached; is it running?"
-                     : fd_ < 0                  ? "kinfsd cannot be reached, nor another host; is it running?"
-                                                : "no answer came; whether it was done is not known";
+    const auto why = call->rows_busy > 0 ? "an earlier put of the same row has not ended"
+                     : call->sent > 0    ? fmt::format("no answer came from {}; whether it was done is not known",
+                                                    call->asked.empty() ? "kinfsd" : call->asked)
+                     : call->at_home     ? "kinfsd cannot be reached; is it running?"
+                                         : "kinfsd cannot be reached, nor another host; is it running?";
     finish(call->id, Error{Errc::kTimeout, fmt::format("{}: given up after {} ms: {}", options_.socket_path,
                                                        options_.timeout_ms, why)});
   }

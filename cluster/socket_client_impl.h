@@ -69,9 +69,11 @@ struct SocketClient::Impl {
   void introduce();
   bool introduced(const Answer& answer);
   void doubt();
+  bool is_silent(std::int64_t ms);
   void begin_trial(int fd);
   void read_trial();
   void end_trial();
+  bool can_wait_for_home();
   void look_elsewhere();
   void go_elsewhere();
   void come_home(int fd);
@@ -103,6 +105,9 @@ struct SocketClient::Impl {
     // A second connection to the own daemon, which asks for a sign of life: when the first is silent, or was given up.
     int trial_fd = -1;
     std::optional<FrameReader> trial_reader;
+    std::int64_t trial_ms = 0;    // when it began
+    std::int64_t doubted_ms = 0;  // since when it has been asked, on connections of their own; 0: it is not
+    std::int64_t unready_ms = 0;  // when the own daemon first said that it is not ready, while no other serves us
     std::int64_t retry_ms = 0;
     std::int64_t connect_at_ms = 0;
     std::int64_t heard_ms = 0;

@@ -3,7 +3,8 @@
 // To another host's daemon go requests that another may answer, once the own daemon's connection is broken and cannot
 // be made anew at once, or the daemon gives no sign of life: one that is stopped, or hangs, still has a socket that
 // takes connections and bytes. So in doubt a second connection asks it, and only its answer counts; the first may be
-// silent for good reason. The same question tells later that the own daemon is back.
+// silent for good reason. The same question tells later that the own daemon is back, and whether what it reads is the
+// newest: until it is, another host's is better, if there is one.
 #include <fmt/format.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -25,7 +26,10 @@ constexpr std::int64_t kFirstRetryMs = 10;
 constexpr std::int64_t kLastRetryMs = 200;
 constexpr std::int64_t kDoubtMs = 400;     // of silence: it is asked for a sign of life
 constexpr std::int64_t kSilenceMs = 1000;  // of silence, that question unanswered: it counts as gone
+constexpr std::int64_t kLookSlackMs = 100;  // looks are not quite regular
 constexpr std::int64_t kAwayLookMs = 50;
+constexpr std::int64_t kTrialMs = 100;         // one that was started again answers sooner, if it is ready
+constexpr std::int64_t kUnreadyMs = 3000;      // then the own daemon is taken as it is, if no other serves us
 constexpr std::int64_t kIntroduceMs = 15'000;  // how old our knowledge of the other hosts may be
 constexpr std::uint32_t kIntroduceTtlMs = 5000;
 
@@ -63,7 +67,7 @@ int SocketClient::Impl::wait_ms(std::int64_t now_ms) const {
   if (io_.fd >= 0) {
     return static_cast<int>(std::clamp<std::int64_t>(io_.introduce_at_ms - now_ms, 0, kIntroduceMs));
   }
-  const auto most_ms = io_.away ? kAwayLookMs : kLastRetryMs;
+  const auto most_ms = io_.away || (io_.trial_fd >= 0 && !io_.given_up) ? kAwayLookMs : kLastRetryMs;
   if (io_.trial_fd >= 0) return static_cast<int>(most_ms);
   return static_cast<int>(std::clamp<std::int64_t>(io_.connect_at_ms - now_ms, 0, most_ms));
 }
@@ -131,7 +135,7 @@ void SocketClient::Impl::connect_home() {
   io_.connect_at_ms = EventLoop::mono_ms() + io_.retry_ms;
   const auto fd = connect_to(options_.socket_path);
   if (!fd) return;
-  if (io_.given_up || io_.away) {
+  if (io_.given_up || io_.away || elsewhere_->knows_anyone()) {
     begin_trial(*fd);
   } else {
     attach(*fd);
@@ -140,6 +144,7 @@ void SocketClient::Impl::connect_home() {
 
 void SocketClient::Impl::attach(int fd) {
   io_.fd = fd;
+  io_.doubted_ms = 0;
   io_.reader.emplace(fd);
   io_.heard_ms = EventLoop::mono_ms();
   std::lock_guard lock(strand_);
@@ -224,7 +229,10 @@ void SocketClient::Impl::complete(std::vector<Received<ClientFrame>> frames) {
     observe(answer);
     const auto* call = calls_.find(frame.id);
     const bool open = call != nullptr && !call->rows.empty() && call->sent > 1;
-    if (auto* error = std::get_if<Error>(&answer); error != nullptr && open) answer = leave_open(std::move(*error));
+    if (auto* error = std::get_if<Error>(&answer); error != nullptr && open) {
+      if (error->code == Errc::kUnavailable) error->code = Errc::kTimeout;  // of this attempt: not of an earlier one
+      answer = leave_open(std::move(*error));
+    }
     finish(frame.id, std::move(answer));
   }
 }
@@ -233,16 +241,17 @@ void SocketClient::Impl::complete(std::vector<Received<ClientFrame>> frames) {
 
 void SocketClient::Impl::doubt() {
   if (io_.fd < 0) return;
-  const auto now_ms = EventLoop::mono_ms();
-  std::int64_t since_ms = 0;
-  {
-    std::lock_guard lock(strand_);
-    if (calls_.can_move() == 0) return;
-    since_ms = waiting_since_ms_;
+  // What it has said may not have been read yet: this process may have stood still, not the daemon.
+  if (is_silent(kDoubtMs)) read_socket();
+  if (io_.fd >= 0 && io_.trial_fd >= 0) read_trial();
+  if (io_.fd < 0) return;
+  if (!is_silent(kDoubtMs) || !elsewhere_->knows_anyone()) {
+    io_.doubted_ms = 0;
+    return end_trial();
   }
-  const auto silence_ms = now_ms - std::max(since_ms, io_.heard_ms);
-  if (silence_ms < kDoubtMs || !elsewhere_->knows_anyone()) return end_trial();
-  if (silence_ms >= kSilenceMs) {
+  const auto now_ms = EventLoop::mono_ms();
+  if (io_.doubted_ms == 0) io_.doubted_ms = now_ms;
+  if (is_silent(kSilenceMs) && now_ms - io_.doubted_ms >= kSilenceMs - kDoubtMs - kLookSlackMs) {
     io_.given_up = true;
     return detach();  // a trial that is under way goes on: its answer brings us back
   }
@@ -250,8 +259,15 @@ void SocketClient::Impl::doubt() {
   if (const auto fd = connect_to(options_.socket_path)) begin_trial(*fd);
 }
 
+/// For as long, while something that another daemon may answer waits for it.
+bool SocketClient::Impl::is_silent(std::int64_t ms) {
+  std::lock_guard lock(strand_);
+  return calls_.can_move() > 0 && EventLoop::mono_ms() - std::max(waiting_since_ms_, io_.heard_ms) >= ms;
+}
+
 void SocketClient::Impl::begin_trial(int fd) {
   io_.trial_fd = fd;
+  io_.trial_ms = EventLoop::mono_ms();
   io_.trial_reader.emplace(fd);
   epoll_event event{EPOLLIN, {.u64 = kTrialEvent}};
   ::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event);
@@ -278,11 +294,22 @@ void SocketClient::Impl::read_trial() {
   if (!received || !std::holds_alternative<Answer>(received->value.body)) return end_trial();
   const bool is_ready = introduced(std::get<Answer>(received->value.body));
   io_.heard_ms = EventLoop::mono_ms();
-  if (io_.fd >= 0) return end_trial();                         // it lives, and is busy
-  if (!is_ready && elsewhere_->answers()) return end_trial();  // it is asked again soon; there is no hurry
+  if (io_.fd >= 0) return end_trial();                       // it lives, and is busy
+  if (!is_ready && can_wait_for_home()) return end_trial();  // it is asked again soon
   ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, io_.trial_fd, nullptr);
   io_.trial_reader.reset();
   come_home(std::exchange(io_.trial_fd, -1));
+}
+
+/// While it is not ready.
+bool SocketClient::Impl::can_wait_for_home() {
+  const auto now_ms = EventLoop::mono_ms();
+  if (elsewhere_->answers()) {
+    io_.unready_ms = 0;
+    return true;
+  }
+  if (io_.unready_ms == 0) io_.unready_ms = now_ms;
+  return elsewhere_->knows_anyone() && !elsewhere_->found_none() && now_ms - io_.unready_ms < kUnreadyMs;
 }
 
 // --- Another host's ---
@@ -301,7 +328,8 @@ void SocketClient::Impl::look_elsewhere() {
   }
   if (!elsewhere_->knows_anyone()) return;
   if (!elsewhere_->is_open()) {
-    if (wanted) go_elsewhere();
+    const bool asking = io_.trial_fd >= 0 && !io_.given_up && !io_.away;
+    if (wanted && !(asking && EventLoop::mono_ms() - io_.trial_ms < kTrialMs)) go_elsewhere();
     return;
   }
   for (auto& item : items) elsewhere_->queue(std::move(item));
@@ -315,6 +343,10 @@ void SocketClient::Impl::go_elsewhere() {
     away_ = io_.away = false;
     outbox_.clear();
     return;
+  }
+  if (const auto why = elsewhere_->complaint(); !why.empty()) {
+    notice(
+        fmt::format("kinfsd on {} does not answer, and no other host goes on for it: {}", options_.socket_path, why));
   }
   std::vector<Elsewhere::Item> items;
   {
@@ -330,18 +362,28 @@ void SocketClient::Impl::go_elsewhere() {
 
 void SocketClient::Impl::hear_elsewhere() {
   auto heard = elsewhere_->pump();
-  if (heard.stands) {
+  if (heard.is_in) {
     ++sent_.went_over;
     io_.noticed = true;
     notice(fmt::format("kinfsd on {} does not answer: going on through {} ({})", options_.socket_path,
                        elsewhere_->host().name, elsewhere_->host().address));
+  }
+  if (!heard.sent.empty()) {
+    std::lock_guard lock(strand_);
+    for (const auto id : heard.sent) {
+      auto* call = calls_.find(id);
+      if (call == nullptr) continue;
+      ++call->sent;
+      call->asked = elsewhere_->host().name;
+    }
   }
   if (!heard.answers.empty()) complete(std::move(heard.answers));
   if (heard.broke) elsewhere_->close();  // look_elsewhere() dials the next
 }
 
 void SocketClient::Impl::come_home(int fd) {
-  elsewhere_->close();
+  elsewhere_->rest();
+  sent_.came_back += io_.away;
   {
     std::lock_guard lock(strand_);
     away_ = io_.away = false;
@@ -349,7 +391,7 @@ void SocketClient::Impl::come_home(int fd) {
   }
   io_.retry_ms = 0;
   io_.given_up = false;
-  ++sent_.came_back;
+  io_.unready_ms = 0;
   if (std::exchange(io_.noticed, false)) {
     notice(fmt::format("kinfsd on {} answers again: back from {}", options_.socket_path, elsewhere_->host().name));
   }

@@ -322,6 +322,9 @@ UnixServer::~UnixServer() = default;
 void UnixServer::reply(std::uint64_t connection, std::uint64_t id, Answer answer) {
   impl_->reply(connection, id, std::move(answer));
 }
+void UnixServer::hang_up(std::uint64_t connection) {
+  if (auto* c = impl_->find(connection)) impl_->doom(*c, "");
+}
 std::size_t UnixServer::open_connections() const { return impl_->connections.size(); }
 const UnixServerCounters& UnixServer::counters() const { return impl_->counters; }
 

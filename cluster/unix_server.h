@@ -51,6 +51,8 @@ class UnixServer {
   /// Once for each request; nothing happens when the connection is gone. An answer that does not fit into a frame
   /// goes out as kTooLarge.
   void reply(std::uint64_t connection, std::uint64_t id, Answer answer);
+  /// Closes it; answers that are not written yet are lost.
+  void hang_up(std::uint64_t connection);
   std::size_t open_connections() const;
   const UnixServerCounters& counters() const;
 

@@ -517,6 +517,10 @@ NodeId ZmqTransport::visitor_of(Visitor visitor, std::uint64_t connection) const
   return all ? all->host_of(connection) : NodeId{};
 }
 
+void ZmqTransport::hang_up(Visitor visitor, std::uint64_t connection) {
+  if (auto& all = impl_->of(visitor)) all->hang_up(connection);
+}
+
 const UnixServerCounters& ZmqTransport::client_counters() const {
   static const UnixServerCounters none;
   const auto& clients = impl_->of(Visitor::kClient);

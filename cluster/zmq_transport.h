@@ -67,6 +67,8 @@ class ZmqTransport {
   NodeId visitor_of(Visitor visitor, std::uint64_t connection) const;
   /// The keys of all invitations, those too that are used up: their guests learn why they cannot join.
   void set_guests(const std::set<Bytes>& keys);
+  /// Tells it to go elsewhere, and does not listen to it again.
+  void hang_up(Visitor visitor, std::uint64_t connection);
   const UnixServerCounters& client_counters() const;
   /// For `kinfs lab cut`: from now on drops, silently, all that goes to or comes from these peers
   /// and their clients.

@@ -17,7 +17,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::int64_t kHeardLatelyMs = 2000;  // several probes
+constexpr std::int64_t kAnsweredLatelyMs = 2000;  // several probes
+constexpr std::int64_t kSettleMs = 2500;          // over the time after which a peer is suspected
 
 /// Names in rows may be any bytes; JSON is UTF-8.
 std::string text_of(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
@@ -76,6 +77,7 @@ cluster::Answer Admin::answer(const cluster::AdminRequest& request) {
     if (c == "heal") return set_cut({});
     if (c == cluster::kIntroductionCommand) return others();
     if (c == "invite") return invite(request.arguments);
+    if (c == cluster::kReadyCommand) return cluster::encode_ready(reach().reads);
     if (c == "identity") return identity();
     if (c == "identity-done") return identity_done(request.arguments);
     return fail(Errc::kUnsupported, fmt::format("this kinfsd knows no command {:?}; is it older than kinfs?", c));
@@ -268,21 +270,32 @@ Result<std::string> Admin::set_cut(const std::vector<std::string>& names) {
   return text_of(Json{{"cut", names}});
 }
 
-/// Those that are up first; the clients of different hosts begin with different ones.
-std::string Admin::others() const {
+Admin::Reach Admin::reach() const {
   const auto now_ms = Runner::now().mono_ms;
   std::uint32_t absent = 0;
+  bool settled = now_ms - started_ms_ >= kSettleMs;
+  for (const auto& peer : node_.peers()) {
+    if (peer.member.node == self_) continue;
+    const bool answers = peer.last_answered_ms >= 0 && now_ms - peer.last_answered_ms <= kAnsweredLatelyMs;
+    absent += peer.suspected || !answers;
+    settled = settled && (peer.suspected || answers);
+  }
+  const auto q = node_.quorum();
+  return {node_.knows_members() && absent <= q.n - q.r, settled};
+}
+
+/// Those that are up first; the clients of different hosts begin with different ones.
+std::string Admin::others() const {
   std::vector<std::pair<std::pair<bool, std::uint64_t>, cluster::OtherHost>> ranked;
   for (const auto& peer : node_.peers()) {
     const auto& m = peer.member;
     if (m.node == self_) continue;
-    const bool down = peer.last_heard_ms < 0 || peer.suspected;
-    absent += down || now_ms - peer.last_heard_ms > kHeardLatelyMs;
+    const bool down = peer.last_answered_ms < 0 || peer.suspected;
     ranked.push_back({{down, value_of(m.node) - value_of(self_)}, {m.name, m.address, m.public_key}});
   }
   std::sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  const auto q = node_.quorum();
-  cluster::Introduction out{client_keys_, {}, node_.knows_members() && absent <= q.n - q.r};
+  const auto [reads, settled] = reach();
+  cluster::Introduction out{client_keys_, {}, reads || settled};
   for (auto& [rank, host] : ranked) out.hosts.push_back(std::move(host));
   return cluster::encode_introduction(out);
 }

@@ -11,6 +11,7 @@
 //   heal                      ends every cut
 //   others                    {public_key, secret_key, ready, hosts[{name, address, public_key}]}: how a client of this
 //                             host goes on without this daemon, see cluster/introduction.h
+//   ready                     {ready}: for clients of other hosts, see there
 //   identity                  {slot, client, boot, host}: for one run of the command line, see IdentityPool
 //   identity-done SLOT        gives it back
 //
@@ -88,6 +89,12 @@ class Admin {
   Result<std::string> set_cut(const std::vector<std::string>& names);
   std::string others() const;
   Result<std::string> invite(const std::vector<std::string>& arguments);
+  /// Of the other hosts, by what they answered since start.
+  struct Reach {
+    bool reads = false;    // so many answer that R owners of everything do
+    bool settled = false;  // this daemon has had time to hear from those that are there
+  };
+  Reach reach() const;
   Result<std::string> identity();
   Result<std::string> identity_done(const std::vector<std::string>& arguments);
   std::string name_of(NodeId node) const;

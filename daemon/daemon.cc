@@ -21,6 +21,7 @@
 #include <random>
 #include <unordered_map>
 
+#include "cluster/introduction.h"
 #include "cluster/unix_server.h"
 #include "cluster/zmq_transport.h"
 #include "daemon/admin.h"
@@ -142,6 +143,7 @@ struct Daemon::Impl {
   void on_request(Way way, std::uint64_t connection, std::uint64_t id, cluster::Request request, std::uint32_t ttl_ms);
   void ask(const Waiting& asker, cluster::Request request, std::uint32_t ttl_ms);
   void reply(const Waiting& to, cluster::Answer answer);
+  void hang_up(const Waiting& asker);
   void on_reply(std::uint64_t client, cluster::Answer answer);
   void on_signal();
   void sweep();
@@ -268,19 +270,31 @@ void Daemon::Impl::on_request(Way way, std::uint64_t connection, std::uint64_t i
     return reply(asker, Error{Errc::kRefused, "a host joins by an invitation: kinfs invite here, kinfs join there"});
   }
   const auto* command = std::get_if<cluster::AdminRequest>(&request);
-  if (command == nullptr) return ask(asker, std::move(request), ttl_ms);
-  if (stopping_since) return;
-  if (way == Way::kUnixSocket) return reply(asker, admin->answer(*command));
+  if (command == nullptr || stopping_since) return ask(asker, std::move(request), ttl_ms);
+  if (way == Way::kUnixSocket || command->command == cluster::kReadyCommand) {
+    return reply(asker, admin->answer(*command));
+  }
   reply(asker,
         Error{Errc::kRefused, fmt::format("{} takes commands on its own socket only, {}", config.name, config.socket)});
 }
 
 void Daemon::Impl::ask(const Waiting& asker, cluster::Request request, std::uint32_t ttl_ms) {
-  // Whoever asks now finds the connection broken in a moment, and asks the daemon that comes next.
-  if (stopping_since) return;
+  // Whoever asks now asks the daemon that comes next, or another host's.
+  if (stopping_since) return hang_up(asker);
   const auto client = ++last_client;
   waiting[client] = asker;
   runner->request(client, std::move(request), ttl_ms);
+}
+
+void Daemon::Impl::hang_up(const Waiting& asker) {
+  switch (asker.way) {
+    case Way::kUnixSocket:
+      return server->hang_up(asker.connection);
+    case Way::kOtherHost:
+      return transport->hang_up(cluster::Visitor::kClient, asker.connection);
+    case Way::kGuest:
+      return transport->hang_up(cluster::Visitor::kGuest, asker.connection);
+  }
 }
 
 void Daemon::Impl::reply(const Waiting& to, cluster::Answer answer) {
@@ -386,6 +400,7 @@ Result<void> Daemon::run() {
                                        d.config.data_dir, d.fatal->text));
   }
   d.server.reset();
+  d.transport.reset();
   if (auto synced = d.store->sync(); !synced) return synced;
   spdlog::info("stopped");
   return {};

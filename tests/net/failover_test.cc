@@ -20,6 +20,12 @@ class Failover : public ::testing::Test {
     const auto words = encode_introduction({a.client_keys(), {b_.as_other(), c_.as_other()}});
     daemon.thread.call([&] { daemon.introduction = words; });
   }
+  /// What one says that does not reach the others.
+  std::string lonely() const { return encode_introduction({a.client_keys(), {b_.as_other(), c_.as_other()}, false}); }
+  bool passed(std::int64_t ms) {
+    const auto began = EventLoop::mono_ms();
+    return home_.thread.wait_until([&] { return elapsed_ms(began) >= ms; });
+  }
   SocketClient& client() { return *client_->client; }
   /// The client has the answer to its first question, what others there are: answers keep the order of questions here.
   void settle() {
@@ -123,14 +129,13 @@ TEST_F(Failover, TheOwnDaemonIsReturnedToOnceItReachesTheOthers) {
   ASSERT_TRUE(ready(usage));
   auto get = client_->start(client().get(kVolumeKv, "p", "a"));
   ASSERT_TRUE(b_.wait_for_open(1));
-  const Introduction lonely{a.client_keys(), {b_.as_other(), c_.as_other()}, false};
-  home_.thread.call([&] { home_.introduction = encode_introduction(lonely); });
+  home_.thread.call([&] { home_.introduction = lonely(); });
   home_.start();
   ASSERT_TRUE(home_.thread.wait_until([&] { return home_.server->counters().requests > 3; }));
   EXPECT_EQ(client().counters().came_back, 0u);
   tell(home_);
   EXPECT_TRUE(came_back(1));
-  home_.thread.call([&] { home_.introduction = encode_introduction(lonely); });
+  home_.thread.call([&] { home_.introduction = lonely(); });
   ASSERT_TRUE(home_.wait_for_open(1));
   home_.stop();
   ASSERT_TRUE(b_.wait_for_open(1));
@@ -141,6 +146,89 @@ TEST_F(Failover, TheOwnDaemonIsReturnedToOnceItReachesTheOthers) {
   home_.answer(0, GetResult{});
   ASSERT_TRUE(ready(get));
   EXPECT_TRUE(get.get());
+}
+
+/// Its connection was broken and could be made anew at once: that says nothing of what it reads.
+TEST_F(Failover, TheOwnDaemonIsAskedAlsoWhenItIsBackAtOnce) {
+  home_.stop();
+  home_.thread.call([&] { home_.introduction = lonely(); });
+  home_.start();
+  (void)passed(300);
+  auto get = client_->start(client().get(kVolumeKv, "p", "a"));
+  ASSERT_TRUE(b_.wait_for_open(1));
+  b_.answer(0, GetResult{});
+  ASSERT_TRUE(ready(get));
+  EXPECT_TRUE(get.get());
+  EXPECT_EQ(home_.thread.call([&] { return home_.asked; }), 1u);
+  tell(home_);
+  EXPECT_TRUE(came_back(1));
+}
+
+TEST_F(Failover, TheOwnDaemonIsNotTakenBeforeItIsReadyWhileThereIsAnother) {
+  home_.stop();
+  auto usage = client_->start(client().usage());
+  ASSERT_TRUE(b_.wait_for_open(1));
+  home_.thread.call([&] { home_.introduction = lonely(); });
+  home_.start();
+  {
+    Hang slow(c_.node.thread);
+    b_.stop();
+    (void)passed(300);
+  }
+  ASSERT_TRUE(c_.wait_for_open(1));
+  c_.answer(0, StoreUsage{});
+  ASSERT_TRUE(ready(usage));
+  EXPECT_TRUE(usage.get());
+  b_.start();
+  c_.stop();  // and nothing is under way
+  (void)passed(400);
+  auto get = client_->start(client().get(kVolumeKv, "p", "a"));
+  ASSERT_TRUE(b_.wait_for_open(1));
+  b_.answer(0, GetResult{});
+  ASSERT_TRUE(ready(get));
+  EXPECT_TRUE(get.get());
+  EXPECT_EQ(client().counters().came_back, 0u);
+  EXPECT_EQ(home_.thread.call([&] { return home_.asked; }), 1u);
+  // With nobody else there it is taken as it is, if not at once.
+  const auto began = EventLoop::mono_ms();
+  b_.stop();
+  EXPECT_TRUE(came_back(1));
+  EXPECT_GT(elapsed_ms(began), 2000);
+  EXPECT_LT(elapsed_ms(began), 4500);
+}
+
+TEST_F(Failover, OneThatIsNotReadyIsPassedOver) {
+  b_.node.thread.call([&] { b_.ready = false; });
+  c_.node.thread.call([&] { c_.ready = true; });
+  const auto began = EventLoop::mono_ms();
+  home_.stop();
+  auto put = client_->start(client_->put({"a"}));
+  ASSERT_TRUE(c_.wait_for_open(1));
+  EXPECT_LT(elapsed_ms(began), 500);
+  c_.answer(0, PutResult{});
+  ASSERT_TRUE(ready(put));
+  EXPECT_TRUE(put.get());
+  EXPECT_EQ(b_.node.thread.call([&] { return b_.asked; }), 0u);
+}
+
+TEST_F(Failover, WithNoneReadyOneThatIsNotServes) {
+  b_.node.thread.call([&] { b_.ready = false; });
+  c_.node.thread.call([&] { c_.ready = false; });
+  for (const bool c_there : {true, false}) {
+    if (!c_there) c_.stop();
+    const auto began = EventLoop::mono_ms();
+    home_.stop();
+    auto put = client_->start(client_->put({"a"}));
+    ASSERT_TRUE(b_.wait_for_open(1));
+    EXPECT_LT(elapsed_ms(began), 1500);
+    home_.start();
+    ASSERT_TRUE(home_.wait_for_open(1));
+    home_.answer(0, PutResult{});
+    ASSERT_TRUE(ready(put));
+    EXPECT_TRUE(put.get());
+    b_.stop();
+    b_.start();
+  }
 }
 
 TEST_F(Failover, ADaemonThatHangsIsLeftWithinTwoSecondsAndReturnedTo) {
@@ -182,6 +270,20 @@ TEST_F(Failover, ADaemonThatIsSlowButThereIsNotLeft) {
   EXPECT_EQ(b_.counters().connections + c_.counters().connections, 0u);
 }
 
+TEST_F(Failover, WhenTheClientItselfStoodStillTheDaemonIsNotLeft) {
+  auto put = client_->start(client_->put({"a"}));
+  ASSERT_TRUE(home_.wait_for_open(1));
+  {
+    std::lock_guard lock(client_->strand);
+    (void)passed(300);
+    home_.answer(0, PutResult{});
+    (void)passed(1500);
+  }
+  ASSERT_TRUE(ready(put));
+  EXPECT_TRUE(put.get());
+  EXPECT_EQ(b_.counters().connections + c_.counters().connections, 0u);
+}
+
 TEST_F(Failover, FromOneThatIsNotThereToTheNext) {
   b_.stop();
   const auto began = EventLoop::mono_ms();
@@ -189,6 +291,30 @@ TEST_F(Failover, FromOneThatIsNotThereToTheNext) {
   auto put = client_->start(client_->put({"a"}));
   ASSERT_TRUE(c_.wait_for_open(1));
   EXPECT_LT(elapsed_ms(began), 2000);
+  c_.answer(0, PutResult{});
+  ASSERT_TRUE(ready(put));
+  EXPECT_TRUE(put.get());
+}
+
+/// Dialling takes longer after each round that found nobody; that must not outlast the way home.
+TEST_F(Failover, ALaterSearchIsAsFastAsTheFirst) {
+  b_.stop();
+  c_.stop();
+  home_.stop();
+  auto get = client_->start(client().get(kVolumeKv, "p", "a"));
+  (void)passed(4500);
+  home_.start();
+  ASSERT_TRUE(home_.wait_for_open(1));
+  home_.answer(0, GetResult{});
+  ASSERT_TRUE(ready(get));
+  EXPECT_TRUE(get.get());
+  settle();
+  c_.start();
+  const auto began = EventLoop::mono_ms();
+  home_.stop();
+  auto put = client_->start(client_->put({"a"}));
+  ASSERT_TRUE(c_.wait_for_open(1));
+  EXPECT_LT(elapsed_ms(began), 1500);
   c_.answer(0, PutResult{});
   ASSERT_TRUE(ready(put));
   EXPECT_TRUE(put.get());
@@ -228,6 +354,69 @@ TEST_F(Failover, FromOneThatDiesOrFallsSilentToTheNext) {
   EXPECT_TRUE(put.get());
 }
 
+TEST_F(Failover, FromOneThatHangsToTheNextWithinTwoSeconds) {
+  home_.stop();
+  auto get = client_->start(client().get(kVolumeKv, "p", "a"));
+  ASSERT_TRUE(b_.wait_for_open(1));
+  b_.answer(0, GetResult{});
+  ASSERT_TRUE(ready(get));
+  Hang hang(b_.node.thread);
+  const auto began = EventLoop::mono_ms();
+  auto put = client_->start(client_->put({"a"}));
+  ASSERT_TRUE(c_.wait_for_open(1));
+  EXPECT_GE(elapsed_ms(began), 1200);
+  EXPECT_LT(elapsed_ms(began), 1900);
+  c_.answer(0, PutResult{});
+  ASSERT_TRUE(ready(put));
+  EXPECT_TRUE(put.get());
+}
+
+TEST_F(Failover, OneThatIsSlowButThereIsNotLeft) {
+  home_.stop();
+  auto put = client_->start(client_->put({"a"}));
+  ASSERT_TRUE(b_.wait_for_open(1));
+  (void)passed(3000);
+  b_.answer(0, PutResult{});
+  ASSERT_TRUE(ready(put));
+  EXPECT_TRUE(put.get());
+  EXPECT_EQ(c_.counters().connections, 0u);
+}
+
+TEST_F(Failover, FromOneThatIsStoppingToTheNextAtOnce) {
+  auto put = client_->start(client_->put({"a"}));
+  ASSERT_TRUE(home_.wait_for_open(1));
+  const auto began = EventLoop::mono_ms();
+  home_.thread.call([&] { home_.server->hang_up(home_.open[0].connection); });
+  ASSERT_TRUE(home_.wait_for_open(2));  // it is there, and is asked again
+  home_.stop();
+  ASSERT_TRUE(b_.wait_for_open(1));
+  b_.hang_up();
+  ASSERT_TRUE(c_.wait_for_open(1));
+  EXPECT_LT(elapsed_ms(began), 1000);
+  c_.answer(0, PutResult{});
+  ASSERT_TRUE(ready(put));
+  EXPECT_TRUE(put.get());
+}
+
+/// What was under way on the connection before is lost with it.
+TEST_F(Failover, OneThatBreaksAndStandsAgainBetweenTwoLooksIsNoticed) {
+  c_.stop();
+  home_.stop();
+  auto put = client_->start(client_->put({"a"}));
+  ASSERT_TRUE(b_.wait_for_open(1));
+  {
+    std::lock_guard lock(client_->strand);  // the client's own thread stands still
+    (void)passed(200);
+    b_.stop();
+    b_.start();
+    (void)passed(1500);
+  }
+  ASSERT_TRUE(b_.wait_for_open(1));
+  b_.answer(0, PutResult{});
+  ASSERT_TRUE(ready(put));
+  EXPECT_TRUE(put.get());
+}
+
 TEST_F(Failover, AnErrorOfAnotherLeavesTheOutcomeOpen) {
   auto put = client_->start(client_->put({"a"}));
   ASSERT_TRUE(home_.wait_for_open(1));
@@ -236,12 +425,20 @@ TEST_F(Failover, AnErrorOfAnotherLeavesTheOutcomeOpen) {
   b_.answer(0, Error{Errc::kNoSpace, "the disk is full"});
   ASSERT_TRUE(ready(put));
   EXPECT_EQ(put.get().error().code, Errc::kTimeout);
+  auto other = client_->start(client_->put({"b"}));
+  ASSERT_TRUE(b_.wait_for_open(1));
+  b_.stop();
+  ASSERT_TRUE(c_.wait_for_open(1));
+  c_.answer(0, Error{Errc::kUnavailable, "too few replicas"});
+  ASSERT_TRUE(ready(other));
+  EXPECT_EQ(other.get().error().code, Errc::kTimeout);
 }
 
 TEST_F(Failover, WithNobodyThereCallsEndAtTheirDeadline) {
   home_.stop();
   b_.stop();
   c_.stop();
+  (void)passed(100);  // nothing is sent to what is gone
   TestClient* t = client_.get();
   const auto began = EventLoop::mono_ms();
   auto get = t->start(client().get(kVolumeKv, "p", "a"));
@@ -253,6 +450,9 @@ TEST_F(Failover, WithNobodyThereCallsEndAtTheirDeadline) {
   EXPECT_EQ(error.code, Errc::kTimeout);
   EXPECT_NE(error.text.find("nor another host"), std::string::npos) << error.text;
   EXPECT_EQ(put.get().error().code, Errc::kTimeout);
+  // Rounds of 1.2, 2.4 and 4.8 s.
+  EXPECT_EQ(t->noted("no other host goes on for it"), 2u);
+  EXPECT_EQ(t->noted(b.member.address + "): cannot be reached; other"), 2u);
   // Whoever is there first serves.
   auto later = t->start(t->put({"a"}));
   c_.start();
@@ -260,6 +460,23 @@ TEST_F(Failover, WithNobodyThereCallsEndAtTheirDeadline) {
   c_.answer(0, PutResult{});
   ASSERT_TRUE(ready(later));
   EXPECT_TRUE(later.get());
+}
+
+TEST_F(Failover, TheWordsAtTheDeadlineNameWhoWasAsked) {
+  TestClient t(dir / "s", 1200);
+  auto asked = t.start(t.client->usage());
+  ASSERT_TRUE(home_.wait_for_open(1));
+  home_.answer(0, StoreUsage{});
+  ASSERT_TRUE(ready(asked));
+  ASSERT_TRUE(asked.get());
+  for (const char* who : {"from kinfsd;", "from other;"}) {
+    auto put = t.start(t.put({"a"}));
+    ASSERT_TRUE(ready(put));
+    const auto error = put.get().error();
+    EXPECT_NE(error.text.find(std::string("no answer came ") + who), std::string::npos) << error.text;
+    home_.stop();
+    (void)passed(100);
+  }
 }
 
 TEST_F(Failover, WhatIsAskedOfTheDaemonItselfWaitsForIt) {

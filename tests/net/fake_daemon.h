@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -113,6 +114,9 @@ class FakeRemote {
       node.transport->reply(Visitor::kClient, asked_for.connection, asked_for.id, std::move(what));
     });
   }
+  void hang_up() {
+    node.thread.call([&] { node.transport->hang_up(Visitor::kClient, open.at(0).connection); });
+  }
   UnixServerCounters counters() {
     return node.thread.call([&] { return node.transport->client_counters(); });
   }
@@ -122,13 +126,18 @@ class FakeRemote {
   // The rest on the loop only.
   std::deque<FakeDaemon::Asked> open;
   std::size_t asked = 0;
+  std::optional<bool> ready;  // what it says of itself; nullopt: it does not know the question
 
  private:
   void serve() {
     node.thread.call([this] {
-      node.transport->serve(Visitor::kClient, 
+      node.transport->serve(
+          Visitor::kClient,
           [this](std::uint64_t connection, std::uint64_t id, Request request, std::uint32_t ttl_ms) {
-            if (std::holds_alternative<AdminRequest>(request)) {
+            if (const auto* command = std::get_if<AdminRequest>(&request)) {
+              if (ready && command->command == kReadyCommand) {
+                return node.transport->reply(Visitor::kClient, connection, id, AdminAnswer{encode_ready(*ready)});
+              }
               return node.transport->reply(Visitor::kClient, connection, id, Error{Errc::kRefused, "not here"});
             }
             ++asked;
@@ -148,7 +157,11 @@ class FakeRemote {
 
 struct TestClient {
   explicit TestClient(const std::string& path, std::uint32_t timeout_ms = 10'000) {
-    auto made = SocketClient::connect({path, ClientId{5}, 2, "host1", timeout_ms}, strand);
+    const auto note = [this](const std::string& words) {
+      std::lock_guard lock(notes_mutex);
+      notes.push_back(words);
+    };
+    auto made = SocketClient::connect({path, ClientId{5}, 2, "host1", timeout_ms, note}, strand);
     EXPECT_TRUE(made) << made.error().text;
     client = std::move(*made);
   }
@@ -181,7 +194,16 @@ struct TestClient {
     return client->put(kVolumeKv, "p", std::move(rows), {});
   }
 
+  /// How many of its notices hold these words.
+  std::size_t noted(const std::string& words) {
+    std::lock_guard lock(notes_mutex);
+    return static_cast<std::size_t>(std::count_if(
+        notes.begin(), notes.end(), [&](const auto& note) { return note.find(words) != std::string::npos; }));
+  }
+
   std::mutex strand;
+  std::mutex notes_mutex;
+  std::vector<std::string> notes;
   std::unique_ptr<SocketClient> client;
 };
 

@@ -205,18 +205,87 @@ TEST(RemoteClients, OneHostsClientsDoNotTakeAllPlaces) {
   const Identity a, b, c;
   UnixServerLimits limits;
   limits.connections = 8;
-  FakeRemote daemon(
-      b, {a.member, b.member, c.member}, [](const Request&) { return usage(); }, limits);
-  std::vector<std::unique_ptr<RawClient>> crowd;
-  for (int i = 0; i < 3; ++i) {
-    crowd.push_back(std::make_unique<RawClient>(a.client_keys(), b.member));
-    ASSERT_TRUE(crowd.back()->send(1, UsageRequest{}));
-    EXPECT_EQ(crowd.back()->next(i < 2 ? 10'000 : 100).has_value(), i < 2);
-  }
+  FakeRemote daemon(b, {a.member, b.member, c.member}, {}, limits);
+  RawClient first(a.client_keys(), b.member), second(a.client_keys(), b.member), third(a.client_keys(), b.member);
+  ASSERT_TRUE(first.send(1, UsageRequest{}));
+  ASSERT_TRUE(second.send(1, UsageRequest{}));
+  ASSERT_TRUE(daemon.wait_for_open(2));
+  ASSERT_TRUE(third.send(7, UsageRequest{}));
+  auto got = third.next();
+  ASSERT_TRUE(got);
+  EXPECT_EQ(got->id, 7u);
+  EXPECT_EQ(std::get<Error>(std::get<Answer>(got->body)).code, Errc::kBusy);
   RawClient other(c.client_keys(), b.member);
   ASSERT_TRUE(other.send(1, UsageRequest{}));
-  EXPECT_TRUE(other.next());
+  ASSERT_TRUE(daemon.wait_for_open(3));
   EXPECT_EQ(daemon.counters().turned_away, 1u);
+  // One that waits for nothing makes place; it is served again when another does.
+  daemon.answer(0, usage());
+  ASSERT_TRUE(first.next());
+  ASSERT_TRUE(third.send(8, UsageRequest{}));
+  ASSERT_TRUE(daemon.wait_for_open(3));
+  ASSERT_TRUE(first.send(2, UsageRequest{}));
+  got = first.next();
+  ASSERT_TRUE(got);
+  EXPECT_EQ(std::get<Error>(std::get<Answer>(got->body)).code, Errc::kBusy);
+  daemon.answer(0, usage());
+  ASSERT_TRUE(second.next());
+  ASSERT_TRUE(first.send(3, UsageRequest{}));
+  ASSERT_TRUE(daemon.wait_for_open(3));
+}
+
+TEST(RemoteClients, ThoseThatAreGoneDoNotKeepOthersOut) {
+  const Identity a, b;
+  UnixServerLimits limits;
+  limits.connections = 8;
+  FakeRemote daemon(
+      b, {a.member, b.member}, [](const Request&) { return usage(); }, limits);
+  for (int i = 0; i < 10; ++i) {
+    RawClient client(a.client_keys(), b.member);
+    ASSERT_TRUE(client.send(1, UsageRequest{}));
+    EXPECT_TRUE(client.next(1000)) << i;
+  }
+  EXPECT_EQ(daemon.counters().turned_away, 0u);
+}
+
+TEST(RemoteClients, WhatIsUnderWayOfAllClientsOfAHostIsBounded) {
+  const Identity a, b, c;
+  UnixServerLimits limits;
+  limits.requests_under_way = 10;
+  FakeRemote daemon(b, {a.member, b.member, c.member}, {}, limits);
+  std::vector<std::unique_ptr<RawClient>> crowd;
+  for (std::size_t i = 1; i <= 5; ++i) {
+    crowd.push_back(std::make_unique<RawClient>(a.client_keys(), b.member));
+    for (std::uint64_t id = 1; id <= 10; ++id) ASSERT_TRUE(crowd.back()->send(id, UsageRequest{}));
+    if (i < 5) {
+      ASSERT_TRUE(daemon.wait_for_open(10 * i));
+    }
+  }
+  const auto got = crowd.back()->next();
+  ASSERT_TRUE(got);
+  EXPECT_EQ(std::get<Error>(std::get<Answer>(got->body)).code, Errc::kBusy);
+  EXPECT_EQ(daemon.node.thread.call([&] { return daemon.open.size(); }), 40u);
+  RawClient other(c.client_keys(), b.member);
+  ASSERT_TRUE(other.send(1, UsageRequest{}));
+  ASSERT_TRUE(daemon.wait_for_open(41));
+}
+
+TEST(RemoteClients, OneThatStopsSaysSo) {
+  const Identity a, b;
+  FakeRemote daemon(b, {a.member, b.member});
+  RawClient client(a.client_keys(), b.member);
+  ASSERT_TRUE(client.send(1, UsageRequest{}));
+  ASSERT_TRUE(daemon.wait_for_open(1));
+  daemon.hang_up();
+  auto got = client.next();
+  ASSERT_TRUE(got);
+  EXPECT_EQ(got->id, ClientFrame::kFarewell);
+  daemon.answer(0, usage());  // what it has begun
+  got = client.next();
+  ASSERT_TRUE(got);
+  EXPECT_EQ(got->id, 1u);
+  ASSERT_TRUE(client.send(2, UsageRequest{}));
+  EXPECT_FALSE(client.next(100));
 }
 
 TEST(RemoteClients, ACutDropsRequestsAndAnswersSilently) {
