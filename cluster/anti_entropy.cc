@@ -11,7 +11,8 @@ namespace {
 constexpr std::size_t kPageItems = 512;    // looked at in one go: some milliseconds
 constexpr std::size_t kBucketItems = 32;
 constexpr std::size_t kAnswerItems = 1024;
-constexpr std::size_t kSumsPerTick = 16;   // of partitions whose sum is not known
+constexpr std::size_t kLooksPerTick = 256;  // at partitions whose sum is not known; one page counts for several
+constexpr std::size_t kItemsPerLook = 32;
 constexpr std::size_t kSumsPerMessage = 128;
 constexpr std::size_t kFetches = 32;       // under way with one peer
 constexpr std::size_t kBlockExchanges = 4;
@@ -174,7 +175,7 @@ void AntiEntropy::begin_pass() {
 /// Gathers the sums of the partitions, a few in each tick.
 void AntiEntropy::advance_pass() {
   auto& pass = *pass_;
-  for (std::size_t looks = 0; pass.next < kPlaces && looks < kSumsPerTick; ++pass.next) {
+  for (std::size_t looks = 0; pass.next < kPlaces && looks < kLooksPerTick; ++pass.next) {
     const auto kind = pass.next % 2 == 0 ? ItemKind::kRow : ItemKind::kBlock;
     const auto partition = static_cast<std::uint16_t>(pass.next / 2);
     if (!core_.owns(partition)) continue;
@@ -182,14 +183,14 @@ void AntiEntropy::advance_pass() {
     if (const auto* known = sums_.find(kind, partition)) {
       sum = *known;
     } else {
-      ++looks;
       const auto looked = sums_.advance(kind, partition);
       if (!looked) {  // the disk cannot be read: nothing to compare with
         pass.with_all = false;
         continue;
       }
-      if (!*looked) return;   // more pages of it, in the next tick
+      if (!*looked) return;  // more pages of it, in the next tick
       sum = **looked;
+      looks += 1 + sum->items / kItemsPerLook;
     }
     if (sum->items == 0 && !pass.with_empty) continue;
     for (const auto owner : core_.layout.owners(partition)) {
