@@ -266,6 +266,18 @@ TEST_F(Core, AHintThatCannotGoDoesNotHoldUpTheOthers) {
   EXPECT_EQ(keys_of(next<WriteRows>()), (Keys{"k1", "k3"}));
 }
 
+TEST_F(Core, APeerHasAnsweredOnlyWhenItAnsweredUs) {
+  start();
+  tick();
+  receive(NodeId{2}, 5, Ping{});
+  receive(NodeId{3}, 0, Pong{});
+  for (const auto& peer : node->peers()) {
+    EXPECT_FALSE(peer.suspected);
+    EXPECT_EQ(peer.last_heard_ms, now.mono_ms);
+    EXPECT_EQ(peer.last_answered_ms, peer.member.node == NodeId{3} ? now.mono_ms : -1);
+  }
+}
+
 TEST_F(Core, HintsAreCountedWithoutALookAtThem) {
   for (std::uint64_t i = 1; i <= 3; ++i) hint_row("k" + std::to_string(i), i);
   start();

@@ -208,6 +208,7 @@ TEST(RemoteClients, OneHostsClientsDoNotTakeAllPlaces) {
   FakeRemote daemon(b, {a.member, b.member, c.member}, {}, limits);
   RawClient first(a.client_keys(), b.member), second(a.client_keys(), b.member), third(a.client_keys(), b.member);
   ASSERT_TRUE(first.send(1, UsageRequest{}));
+  ASSERT_TRUE(daemon.wait_for_open(1));
   ASSERT_TRUE(second.send(1, UsageRequest{}));
   ASSERT_TRUE(daemon.wait_for_open(2));
   ASSERT_TRUE(third.send(7, UsageRequest{}));
