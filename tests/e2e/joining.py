@@ -108,8 +108,8 @@ class FromNothing(Joining):
         config = two.run("kinfs", "status", "--json").stdout
         key = [h for h in e2e.json.loads(config)["hosts"] if h["name"] == "host2"][0]
         write(one.path("/etc/kinfs/kinfs.toml"),
-              f'\n[[cluster.member]]\nname = "host2"\naddress = "{key["address"]}"\npublic_key = "{key["public_key"]}"\n',
-              "a")
+              f'\n[[cluster.member]]\nname = "host2"\naddress = "{key["address"]}"\n'
+              f'public_key = "{key["public_key"]}"\n', "a")
         one.must("sh", "-c", "kinfsd >>/var/log/kinfsd.log 2>&1 </dev/null & exit 0")
         wait_until(lambda: one.run("kinfs", "mount", "home", SHARED).returncode == DONE, 20, "mounted again")
         wait_until(lambda: sorted(os.listdir(self.on(one, ""))) == sorted(os.listdir(self.on(two, ""))), 20,

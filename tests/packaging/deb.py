@@ -115,7 +115,8 @@ class DebTest(unittest.TestCase):
             text = file.read()
         settings = re.findall(r"^# ?(\w+) = ", text, re.M)
         with open(os.path.join(SOURCE, "daemon/config.h"), encoding="utf-8") as header:
-            keys = re.findall(r"^//   [a-z]+\.(?:member\.)?(\w+) +(?:string|strings|integer|boolean) ", header.read(), re.M)
+            keys = re.findall(r"^//   [a-z]+\.(?:member\.)?(\w+) +(?:string|strings|integer|boolean) ",
+                              header.read(), re.M)
         self.assertEqual(sorted(settings), sorted(keys))
 
     def test_manual(self):
