@@ -62,8 +62,8 @@ struct LimitCheck {
   std::optional<Error> operator()(const GetBlockRequest& r) const { return check_file_id(r.key); }
   std::optional<Error> operator()(const SyncBlocksRequest& r) const {
     if (r.blocks.hashes.empty() || r.blocks.hashes.size() > kMaxBlocksOfSet) {
-      return Error{Errc::kInvalid, fmt::format("a set of {} blocks; allowed are 1 to {}", r.blocks.hashes.size(),
-                                               kMaxBlocksOfSet)};
+      return Error{Errc::kInvalid,
+                   fmt::format("a set of {} blocks; allowed are 1 to {}", r.blocks.hashes.size(), kMaxBlocksOfSet)};
     }
     return check_file_id(r.blocks.key({}));
   }
@@ -253,9 +253,10 @@ void SocketClient::Impl::expire() {
     ::shutdown(fd_, SHUT_RDWR);
   }
   for (const auto& call : late) {
+    const auto* own = fd_ >= 0 ? "kinfsd" : "kinfsd, which cannot be reached now";
     const auto why = call->rows_busy > 0 ? "an earlier put of the same row has not ended"
                      : call->sent > 0    ? fmt::format("no answer came from {}; whether it was done is not known",
-                                                    call->asked.empty() ? "kinfsd" : call->asked)
+                                                    call->asked.empty() ? own : call->asked)
                      : call->at_home     ? "kinfsd cannot be reached; is it running?"
                                          : "kinfsd cannot be reached, nor another host; is it running?";
     finish(call->id, Error{Errc::kTimeout, fmt::format("{}: given up after {} ms: {}", options_.socket_path,
