@@ -215,9 +215,9 @@ Task<Result<Found>> Filesystem::found(std::string name, Located located) {
   if (state) {
     out.attr = attr_of(node, *state);
   } else if (const auto it = files_.find(node); it != files_.end()) {
-    out.attr = attr_of(*it->second);
+    out.attr = told_attr(*it->second);
   } else {
-    out.attr = attr_of(node, *located.row, *located.shown);
+    out.attr = told_attr(node, *located.row, *located.shown);
   }
   co_return out;
 }
@@ -276,6 +276,16 @@ Attr Filesystem::attr_of(std::uint64_t node, const RowState& row, const Shown& s
   return attr;
 }
 
+Attr Filesystem::told_attr(const OpenFile& file) {
+  if (auto* inode = inodes_.find(file.node)) inode->sized = file.shown ? file.shown->version.event : EventId{};
+  return attr_of(file);
+}
+
+Attr Filesystem::told_attr(std::uint64_t node, const RowState& row, const Shown& shown) {
+  if (auto* inode = inodes_.find(node)) inode->sized = shown.version.event;
+  return attr_of(node, row, shown);
+}
+
 Attr Filesystem::attr_of(std::uint64_t node, const DirectoryState& directory) const {
   Attr attr;
   attr.node = node;
@@ -295,7 +305,7 @@ Attr Filesystem::attr_of(std::uint64_t node, const DirectoryState& directory) co
 }
 
 Task<Result<Attr>> Filesystem::getattr(std::uint64_t node) {
-  if (const auto it = files_.find(node); it != files_.end()) co_return attr_of(*it->second);
+  if (const auto it = files_.find(node); it != files_.end()) co_return told_attr(*it->second);
   auto inode = inode_of(node);
   if (!inode) co_return pass(std::move(inode));
   if ((*inode)->directory()) {
@@ -307,10 +317,10 @@ Task<Result<Attr>> Filesystem::getattr(std::uint64_t node) {
   const RowId at = (*inode)->at;
   auto row = co_await ns_.row(at, kCacheMs);
   if (!row) co_return pass(std::move(row));
-  if (const auto it = files_.find(node); it != files_.end()) co_return attr_of(*it->second);
+  if (const auto it = files_.find(node); it != files_.end()) co_return told_attr(*it->second);
   const auto* shown = shown_of(**row, at, node);
   if (shown == nullptr) co_return gone();
-  co_return attr_of(node, **row, *shown);
+  co_return told_attr(node, **row, *shown);
 }
 
 Task<Result<Attr>> Filesystem::set_directory(DirectoryId id, std::uint64_t node, Change change) {

@@ -67,7 +67,8 @@ struct OpenFlags {
 
 struct Opened {
   std::uint64_t handle = 0;
-  bool keep_cache = false;  // the kernel's pages of this node are of this version
+  bool keep_cache = false;   // the kernel's pages of this node are of this version
+  bool other_size = false;   // the kernel may hold the size of another version, and would read no further than that
 };
 
 struct Created {
@@ -202,6 +203,9 @@ class Filesystem {
   Attr attr_of(const OpenFile& file) const;
   Attr attr_of(std::uint64_t node, const RowState& row, const Shown& shown) const;
   Attr attr_of(std::uint64_t node, const DirectoryState& directory) const;
+  /// The same, for the kernel, which keeps it: remembers of which version it is.
+  Attr told_attr(const OpenFile& file);
+  Attr told_attr(std::uint64_t node, const RowState& row, const Shown& shown);
   std::vector<Standing> standing_at(const RowId& at) const;
   bool taken(std::uint64_t node, const RowId& at, const FileId& file) const;
   std::vector<std::uint64_t> nodes_of(const RowId& at, const RowState& row) const;

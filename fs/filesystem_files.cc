@@ -138,8 +138,10 @@ Opened Filesystem::open_handle(const FilePtr& file, const OpenFlags& flags) {
   handles_.emplace(out.handle, Handle{file->node, flags.write, file});
   ++file->handles;
   if (auto* inode = inodes_.find(file->node); inode != nullptr && file->shown) {
-    out.keep_cache = inode->cached == file->shown->version.event;
-    inode->cached = file->shown->version.event;
+    const auto event = file->shown->version.event;
+    out.keep_cache = inode->cached == event;
+    out.other_size = inode->sized != event;
+    inode->cached = inode->sized = event;
   }
   return out;
 }
@@ -464,8 +466,10 @@ Task<Result<Unit>> Filesystem::put_pending(FilePtr file, bool sync) {
 void Filesystem::published(const FilePtr& file, const RowPtr& state, const Entry& entry, const Version& version) {
   // The kernel's pages are of the new version if they were of the one that it was made from.
   const auto before = file->shown ? file->shown->version.event : EventId{};
-  if (auto* inode = inodes_.find(file->node); inode != nullptr && inode->cached != version.event) {
-    inode->cached = inode->cached == before ? version.event : EventId{};
+  if (auto* inode = inodes_.find(file->node); inode != nullptr) {
+    for (auto* kept : {&inode->cached, &inode->sized}) {
+      if (*kept != version.event) *kept = *kept == before ? version.event : EventId{};
+    }
   }
   file->base = state;
   if (const auto* now = state ? shown_with(*state, version.event) : nullptr; now != nullptr) {

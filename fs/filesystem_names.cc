@@ -422,10 +422,11 @@ void Filesystem::moved(const Names& names, const RowPtr& state, const Version& v
   if (replaced != node) inodes_.unbind(replaced);
   const Digest128 id = is_directory ? entry.directory_id : entry.file_id;
   inodes_.move(node, Place{entry.type, id, names.to.at, names.new_name, version.event});
-  if (auto* inode = inodes_.find(node); inode != nullptr && inode->cached != EventId{}) {
-    const bool same = inode->cached == names.from.shown->version.event;
-    inode->cached = same ? version.event : EventId{};
-    if (!same) stale_.push_back(node);
+  if (auto* inode = inodes_.find(node)) {
+    const auto before = names.from.shown->version.event;
+    inode->sized = inode->sized == before ? version.event : EventId{};
+    if (inode->cached != EventId{} && inode->cached != before) stale_.push_back(node);
+    inode->cached = inode->cached == before ? version.event : EventId{};
   }
   const FilePtr file = names.from.file;
   if (!file) return;

@@ -345,10 +345,12 @@ void op_open(fuse_req_t req, fuse_ino_t node, fuse_file_info* fi) {
   const auto info = *fi;
   run(req, kOpen, About::kNode,
       [&](Filesystem& fs) { return fs.open(node, flags_of(info.flags), caller_of(req)); },
-      [info](Server& server, fuse_req_t r, Opened opened) {
+      [info, node](Server& server, fuse_req_t r, Opened opened) {
         auto out = info;
         out.fh = opened.handle;
         out.keep_cache = opened.keep_cache;
+        // Attributes alone: this waits for no page, and so for no request. The pages go with the reply.
+        if (opened.other_size) fuse_lowlevel_notify_inval_inode(server.session, node, -1, 0);
         if (fuse_reply_open(r, &out) != 0) server.filesystem.release(opened.handle);
       });
 }

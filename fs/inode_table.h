@@ -40,6 +40,7 @@ struct Inode : Place {
   std::uint64_t lookups = 0;
   std::uint64_t told = 0;  // counts the answers to lookups: the greater was told last
   EventId cached{};  // the version whose bytes the kernel may hold; zero: none that it may keep
+  EventId sized{};   // the version whose size it may hold; zero: not known
   bool directory() const { return type == FileType::kDirectory; }
 };
 

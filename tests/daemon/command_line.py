@@ -19,13 +19,14 @@ class CommandLine(DaemonTest):
                           ["lab", "cut", self.at("x")], ["lab", "kill", self.at("x")], ["lab", "start", self.at("x")]):
             with self.subTest(arguments):
                 self.says(run(program("kinfs"), *arguments), USAGE)
-        for arguments, words in ((["bogus"], ["bogus", "commands: get, put"]), (["statsu"], ["statsu", "mean status?"]),
+        for arguments, words in ((["bogus"], ["bogus", "commands: init, invite,"]),
+                                 (["statsu"], ["statsu", "mean status?"]),
                                  (["stat"], ["stat", "mean status?"]), (["--sokcet", "x"], ["--sokcet", "--socket?"]),
                                  (["--bogus"], ["no option --bogus"]), (["status", "--jsn"], ["--jsn", "--json?"]),
                                  (["--socket", "x", "statsu", "--json"], ["statsu", "mean status?"]),
                                  (["lab", "staus"], ["kinfs lab", "staus", "mean status?"]),
                                  (["get", "a", "b"], ["kinfs get", "argument b"]), (["get"], ["KEY"]),
-                                 (["--socket"], ["--socket needs a value"]), ([], ["commands: get, put"]),
+                                 (["--socket"], ["--socket needs a value"]), ([], ["commands: init, invite,"]),
                                  (["lab", "up", "--nodes", "few", "x"], ["--nodes", "few", "from 1 to 32"]),
                                  (["get", "--r", "many", "k"], ["--r", "many", "from 1 to 15"])):
             with self.subTest(arguments):
@@ -165,7 +166,7 @@ class CommandLine(DaemonTest):
         self.assertEqual([h["name"] for h in status["hosts"]], ["h1"])
         for field in ("safe", "hosts", "under_replicated", "hints", "conflicts", "tasks", "disk"):
             self.assertIn(field, status)
-        self.assertEqual(set(status["hosts"][0]), {"name", "address", "state", "last_seen"})
+        self.assertEqual(set(status["hosts"][0]), {"name", "address", "public_key", "state", "last_seen"})
         self.assertTrue(status["safe"])
         self.says(self.kinfs(1, "status"), DONE, "h1 *", "up", "Everything is as it should be.")
         ring = json.loads(self.says(self.kinfs(1, "ring", "--json", "--key", "k"), DONE))

@@ -6,6 +6,7 @@ the first process of its process namespace, and the kernel ends that one when th
 """
 import ctypes
 import glob
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import tempfile
 from lab import BIN, SLACK, wait_until
 
 OWN = ("/etc/kinfs", "/var/lib/kinfs", "/run/kinfs", "/var/log", "/srv")
+SHARED = "/srv/shared"
 PREFIX = "192.0.2."  # RFC 5737: nobody's
 
 
@@ -44,7 +46,7 @@ class Namespace:
 
 
 class Host(Namespace):
-    def __init__(self, directory, number):
+    def __init__(self, directory, number, disk_mib=0):
         self.number = number
         self.name = f"host{number}"
         self.address = f"{PREFIX}{number}"
@@ -56,6 +58,10 @@ class Host(Namespace):
             if not os.path.isdir(folder):
                 os.makedirs(folder)
             script.append(f"mount --bind {own} {folder}")
+        if disk_mib:  # a disk of its own, that can be full; the loop device goes with its last mount
+            image = self.directory + "/disk"
+            script += [f"truncate -s {disk_mib}M {image}", f"mkfs.ext4 -q -O ^has_journal {image}",
+                       f"mount -o loop {image} /var/lib/kinfs", "rmdir /var/lib/kinfs/lost+found"]
         super().__init__(["--net", "--mount", "--uts", "--pid", "--mount-proc"], "\n".join(script))
         self.enter = ["nsenter", "-t", str(self.pid), "-n", "-m", "-u", "-p", "--"]
 
@@ -103,6 +109,22 @@ class Host(Namespace):
         self.signal(signal.SIGKILL, *programs)
         wait_until(lambda: not any(self.pids(p) for p in programs), 10, f"{programs} of {self.name} are gone")
 
+    def start(self):
+        """The daemon, and the mount at SHARED, whatever was left of them."""
+        self.run("umount", "-l", SHARED)
+        if not self.pids("kinfsd"):
+            self.must("sh", "-c", "kinfsd >>/var/log/kinfsd.log 2>&1 </dev/null & exit 0")
+        wait_until(lambda: self.run("kinfs", "mount", "home", SHARED).returncode == 0, 30,
+                   lambda: f"{self.name} is mounted: {self.log()[-2000:]}")
+
+    def is_whole(self):
+        """It sees all others, and keeps nothing for them that they lack."""
+        try:
+            status = json.loads(self.run("kinfs", "status", "--json").stdout)
+        except ValueError:
+            return False
+        return status["hints"] == 0 and all(h["state"] == "up" for h in status["hosts"])
+
     def log(self):
         try:
             with open(self.directory + "/var/log/kinfsd.log", encoding="utf-8", errors="replace") as file:
@@ -114,20 +136,20 @@ class Host(Namespace):
 class Hosts:
     """`with Hosts(3) as hosts:`; hosts[1] is the first."""
 
-    def __init__(self, count):
+    def __init__(self, count, disk_mib=0):
         self.directory = tempfile.mkdtemp(prefix="kinfs-hosts-", dir="/var/tmp")
         self.all = []
         self.switch = None
         try:
             self.switch = Namespace(["--net"], "ip link add lan type bridge && ip link set lan up")
             for number in range(1, count + 1):
-                self.add(number)
+                self.add(number, disk_mib)
         except BaseException:
             self.end()
             raise
 
-    def add(self, number):
-        host = Host(self.directory, number)
+    def add(self, number, disk_mib=0):
+        host = Host(self.directory, number, disk_mib)
         self.all.append(host)
         port = f"port{number}"
         self.at_switch("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
@@ -145,9 +167,8 @@ class Hosts:
 
     def cut_one_way(self, host):
         """What comes to this host is dropped; what it sends arrives."""
-        for table in ("table inet cut { }", "delete table inet cut",
-                      "table inet cut { chain in { type filter hook input priority 0; iifname eth0 drop; } }"):
-            host.must("nft", table)
+        host.must("nft", "add table inet cut; add chain inet cut in { type filter hook input priority 0; }; "
+                         "add rule inet cut in iifname eth0 drop")
 
     def heal(self, host):
         self.at_switch("ip", "link", "set", f"port{host.number}", "master", "lan")

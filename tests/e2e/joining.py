@@ -4,10 +4,9 @@ import stat
 import unittest
 
 import lab as e2e
-from hosts import Hosts
+from hosts import SHARED, Hosts
 from lab import SLACK, read, wait_until, write
 
-SHARED = "/srv/shared"
 DONE, ATTENTION, USAGE, UNREACHABLE, REFUSED, INTERNAL = range(6)
 
 
@@ -94,9 +93,7 @@ class FromNothing(Joining):
             host.kill("kinfsd", "mount.kinfs")
         self.assertEqual(read(self.on(three, "before")), b"written while it was alone\n")
         for host in (one, two):
-            host.run("umount", "-l", SHARED)
-            host.must("sh", "-c", "kinfsd >>/var/log/kinfsd.log 2>&1 </dev/null & exit 0")
-            wait_until(lambda: host.run("kinfs", "mount", "home", SHARED).returncode == DONE, 20, "mounted again")
+            host.start()
 
     def an_emptied_host_comes_back(self):
         """A new disk in the host that made the cluster: it must not take itself for a cluster of its own."""
@@ -110,8 +107,7 @@ class FromNothing(Joining):
         write(one.path("/etc/kinfs/kinfs.toml"),
               f'\n[[cluster.member]]\nname = "host2"\naddress = "{key["address"]}"\n'
               f'public_key = "{key["public_key"]}"\n', "a")
-        one.must("sh", "-c", "kinfsd >>/var/log/kinfsd.log 2>&1 </dev/null & exit 0")
-        wait_until(lambda: one.run("kinfs", "mount", "home", SHARED).returncode == DONE, 20, "mounted again")
+        one.start()
         wait_until(lambda: sorted(os.listdir(self.on(one, ""))) == sorted(os.listdir(self.on(two, ""))), 20,
                    "it shows what the others have")
 

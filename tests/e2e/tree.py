@@ -49,6 +49,16 @@ class Tree(LabTest):
         must("rm", "-rf", *[os.path.join(self.path(2), n) for n in os.listdir(self.path(2))], timeout=300)
         self.lab.agree([], self.folder)
 
+    def test_what_another_host_made_longer_is_read_whole(self):
+        """The kernel keeps a file's size for a second, and reads no further than that."""
+        write(self.path(1, "grows"), "")
+        self.lab.hold({"grows": ""}, self.folder)
+        for i in range(1, 30):
+            text = b"0123456789" * i
+            self.assertEqual(os.stat(self.path(2, "grows")).st_size, 10 * (i - 1))
+            write(self.path(1, "grows"), text)
+            self.assertEqual(read(self.path(2, "grows")), text)
+
     def test_build_a_project(self):
         modules = 4 if e2e.SANITIZED else 12
         write(self.path(1, "Makefile"),
