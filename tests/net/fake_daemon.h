@@ -96,6 +96,7 @@ class FakeRemote {
       : node(std::move(identity), std::move(members)), handler_(std::move(handler)), limits_(limits) {
     serve();
   }
+  ~FakeRemote() { stop(); }  // before what its loop keeps is gone
   void start() {
     node.start();
     serve();
