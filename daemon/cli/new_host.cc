@@ -108,10 +108,23 @@ Result<NewHost> NewHost::look(const SetUpOptions& options) {
                                             host.file_, host.config_.name));
   }
   if (!options.name.empty()) host.config_.name = options.name;
+  if (auto free = host.is_free(); !free) return pass(std::move(free));
   const auto folder = parent_of(host.file_);
   if (auto made = make_folder(folder); !made) return pass(std::move(made));
   if (auto may = may_write_in(folder); !may) return pass(std::move(may));
   return host;
+}
+
+/// Neither data nor a daemon that would go on serving it.
+Result<void> NewHost::is_free() const {
+  if (auto session = Session::open(config_.socket, kAskMs)) {
+    return fail(Errc::kExists, fmt::format("a kinfsd runs on this host already (socket {}); stop it first{}",
+                                           config_.socket, under_systemd() ? ": systemctl stop kinfsd" : ""));
+  }
+  if (::access((config_.data_dir + "/FORMAT").c_str(), F_OK) != 0) return {};
+  return fail(Errc::kExists, fmt::format("{} holds the data of a kinfsd that was of another cluster, or alone; move it "
+                                         "away, or name another node.data_dir in {}",
+                                         config_.data_dir, file_));
 }
 
 Result<cluster::KeyPair> NewHost::keys() const {
@@ -216,7 +229,8 @@ Result<void> NewHost::start() const {
   const bool knows = wait_until(kStartMs, [&] {
     auto session = Session::open(config_.socket, kAskMs);
     auto status = session ? session->admin("status") : Result<Json>(fail(Errc::kUnavailable, ""));
-    return status && status->value("cluster", Json::object()).value("knows_members", false);
+    const auto cluster = status ? status->value("cluster", Json::object()) : Json::object();
+    return cluster.value("id", "") == config_.cluster_id && cluster.value("knows_members", false);
   });
   if (knows) return {};
   return fail(Errc::kUnavailable,
@@ -232,7 +246,7 @@ int NewHost::mount() const {
   if (code != kExitDone) return code;
   fmt::print(
       "mounted at {}; for each start of the machine, add to /etc/fstab:\n"
-      "  home {} kinfs _netdev,x-systemd.automount 0 0\n",
+      "  home {} kinfs _netdev,nofail,x-systemd.automount,x-systemd.requires=kinfsd.service 0 0\n",
       directory, directory);
   return kExitDone;
 }

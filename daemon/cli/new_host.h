@@ -34,6 +34,7 @@ class NewHost {
 
  private:
   bool under_systemd() const;
+  Result<void> is_free() const;
   Result<void> give_to_daemon(const std::string& path) const;
   Result<void> start_by_systemd() const;
   Result<void> start_in_background() const;

@@ -5,10 +5,8 @@
 
 #include <algorithm>
 #include <charconv>
-#include <chrono>
 #include <optional>
 #include <random>
-#include <thread>
 
 #include "cluster/event_loop.h"
 #include "cluster/guest.h"
@@ -59,7 +57,7 @@ Result<cluster::Admitted> ask(const cluster::Invitation& invitation, const Membe
     const bool busy = !admitted && admitted.error().code == Errc::kBusy;
     if (!busy || cluster::EventLoop::mono_ms() > deadline) return admitted;
     if (first) complain(fmt::format("waiting: {}", admitted.error().text));
-    std::this_thread::sleep_for(std::chrono::milliseconds(kBusyPauseMs));
+    detail::pause_ms(kBusyPauseMs);
   }
 }
 

@@ -118,6 +118,14 @@ class Trouble(Joining):
     def test_hosts_that_are_away(self):
         one, two, three = self.hosts.all
         self.says(one.run("kinfs", "invite"), UNREACHABLE, "no kinfsd answers")
+        # A daemon that was started by hand, alone: neither it nor what it wrote is taken for a cluster's.
+        three.must("kinfsd", "--make-key", "/etc/kinfs/node.key")
+        three.must("sh", "-c", "kinfsd >>/var/log/kinfsd.log 2>&1 </dev/null & exit 0")
+        wait_until(lambda: three.run("kinfs", "status").returncode == DONE, 10, "it serves")
+        self.says(three.run("kinfs", "init"), REFUSED, "runs on this host already")
+        three.kill("kinfsd")
+        self.says(three.run("kinfs", "init"), REFUSED, "/var/lib/kinfs holds the data", "move it away")
+        three.must("sh", "-c", "rm -rf /var/lib/kinfs/*")
         self.init(one)
         word = self.invite(one)
         self.hosts.cut(one)
