@@ -179,18 +179,20 @@ class Decoder {
         return Gossip{members(*in.mutable_gossip()->mutable_members()), in.gossip().reply()};
       case wire::NodeHeader::kReadRow: {
         auto& read = *in.mutable_read_row();
-        return ReadRow{{VolumeId{read.volume()}, key(read.mutable_partition_key()), key(read.mutable_sort_key())}};
+        return ReadRow{{VolumeId{read.volume()}, key(read.mutable_partition_key()), key(read.mutable_sort_key())},
+                       known(read.known())};
       }
       case wire::NodeHeader::kReadRowReply:
-        return ReadRowReply{row(in.read_row_reply().row()), stat(in.read_row_reply().stat())};
+        return ReadRowReply{row(in.read_row_reply().row()), stat(in.read_row_reply().stat()),
+                            in.read_row_reply().same()};
       case wire::NodeHeader::kReadPage: {
         auto& read = *in.mutable_read_page();
         return ReadPage{VolumeId{read.volume()}, key(read.mutable_partition_key()), key(read.mutable_from()),
-                        limit(read.limit())};
+                        limit(read.limit()), known(read.known())};
       }
       case wire::NodeHeader::kReadPageReply: {
         auto& page = *in.mutable_read_page_reply();
-        return ReadPageReply{{rows(*page.mutable_rows(), true), page.complete()}, stat(page.stat())};
+        return ReadPageReply{{rows(*page.mutable_rows(), true), page.complete()}, stat(page.stat()), page.same()};
       }
       case wire::NodeHeader::kWriteRows: {
         auto& write = *in.mutable_write_rows();
@@ -436,6 +438,11 @@ class Decoder {
     require(in < kPartitions, "partition {}; there are {}", in, kPartitions);
     return static_cast<std::uint16_t>(in);
   }
+  std::optional<Digest128> known(const std::string& in) {
+    if (in.empty()) return std::nullopt;
+    return digest(in);
+  }
+
   Digest128 digest(const std::string& in) {
     Digest128 out{};
     require(in.size() == out.size(), "a digest of {} bytes", in.size());

@@ -223,9 +223,11 @@ struct BodyWriter {
   void operator()(wire::NodeHeader* out, const ReadRow& in) {
     put_partition(out->mutable_read_row(), in.key);
     out->mutable_read_row()->set_sort_key(in.key.sort_key);
+    if (in.known) out->mutable_read_row()->set_known(Bytes(view_of(*in.known)));
   }
   void operator()(wire::NodeHeader* out, const ReadRowReply& in) {
-    out->mutable_read_row_reply()->set_row(encode_row(in.row));
+    if (!in.same) out->mutable_read_row_reply()->set_row(encode_row(in.row));
+    out->mutable_read_row_reply()->set_same(in.same);
     put(out->mutable_read_row_reply()->mutable_stat(), in.stat);
   }
   void operator()(wire::NodeHeader* out, const ReadPage& in) {
@@ -233,9 +235,11 @@ struct BodyWriter {
     put_partition(page, in);
     page->set_from(in.from);
     put(page->mutable_limit(), in.limit);
+    if (in.known) page->set_known(Bytes(view_of(*in.known)));
   }
   void operator()(wire::NodeHeader* out, const ReadPageReply& in) {
     auto* page = out->mutable_read_page_reply();
+    page->set_same(in.same);
     put_rows(page->mutable_rows(), in.page.rows);
     page->set_complete(in.page.complete);
     put(page->mutable_stat(), in.stat);

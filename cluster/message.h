@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -98,22 +99,28 @@ struct Gossip {
   bool reply = false;
 };
 
+/// `known`: the fingerprint of what the asker has. Where that is what is here too, the answer says so instead of sending
+/// it once more.
 struct ReadRow {
   RowKey key;
+  std::optional<Digest128> known = std::nullopt;
 };
 struct ReadRowReply {
   Row row;
   PartitionStat stat;
+  bool same = false;  // as `known`; `row` is left out
 };
 struct ReadPage {
   VolumeId volume{};
   Bytes partition_key;
   Bytes from;
   ScanLimit limit;
+  std::optional<Digest128> known = std::nullopt;  // of the asker's page, see digest_of (replica.h)
 };
 struct ReadPageReply {
   RowPage page;
   PartitionStat stat;
+  bool same = false;  // as `known`; `page` is left out
 };
 /// Whole states, merged by the receiver into its own, all rows or none. `hint_for`: owners that the receiver, which
 /// is none itself or stands in, must hand them to.

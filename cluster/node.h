@@ -62,6 +62,7 @@ enum class PlantedBug : std::uint32_t {
   kJoinUnasked,            // a host is taken in without asking the other members
   kJoinUnfilled,           // a host is taken in before the one before it has what was written earlier
   kForwardTwice,           // a forwarded put that the network delivers again is carried out again
+  kSameUnseen,             // a replica says that it has what the asker has, without having looked
 };
 
 struct NodeConfig {

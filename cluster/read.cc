@@ -15,6 +15,12 @@ VolumeId volume_of(const std::variant<GetRequest, ScanRequest>& request) {
   return std::visit([](const auto& r) { return r.volume; }, request);
 }
 
+/// What a replica is told, or tells by answering "same".
+Digest128 digest_of_found(const std::variant<GetRequest, ScanRequest>& request, const RowPage& page) {
+  if (std::holds_alternative<ScanRequest>(request)) return digest_of(page);
+  return page.rows.empty() ? Row{}.fingerprint() : page.rows.front().second.fingerprint();
+}
+
 Row merged_row(const RowPage& page) { return page.rows.empty() ? Row{} : page.rows.front().second; }
 
 }  // namespace
@@ -42,12 +48,12 @@ RowPage reconcile(const std::vector<const RowPage*>& pages) {
 
 void ReadCoordinator::get(const Asker& asker, GetRequest request) {
   ++core_.counters.gets;
-  begin(UnderWay{asker, std::move(request), {}, {}, 0, 0, false});
+  begin(UnderWay{asker, std::move(request), {}, {}, {}, {}, false, 0, 0, 0, false});
 }
 
 void ReadCoordinator::scan(const Asker& asker, ScanRequest request) {
   ++core_.counters.scans;
-  begin(UnderWay{asker, std::move(request), {}, {}, 0, 0, false});
+  begin(UnderWay{asker, std::move(request), {}, {}, {}, {}, false, 0, 0, 0, false});
 }
 
 void ReadCoordinator::begin(UnderWay op) {
@@ -55,34 +61,66 @@ void ReadCoordinator::begin(UnderWay op) {
   const auto partition = partition_of(volume_of(op.request), partition_key_of(op.request));
   const bool owner = core_.owns(partition);
   op.quorum = core_.read_quorum();
+  op.asked_ms = core_.now.mono_ms;
   op.deadline_ms = std::min(op.asker.deadline_ms, core_.now.mono_ms + core_.config.request_timeout_ms);
   const bool here = read_here(op, owner);
 
-  // 1. Ask the N-1 highest-ranked healthy nodes for their versions; N when there is nothing to read here.
-  const std::size_t others = core_.layout.replicas() - (here && owner ? 1 : 0);
-  for (const auto node : core_.layout.preference(partition)) {
-    if (op.pending.size() == others) break;
-    if (node == core_.config.self || !core_.peers.healthy(node)) continue;
-    Body body;
-    if (const auto* get = std::get_if<GetRequest>(&op.request)) {
-      body = ReadRow{RowKey{get->volume, get->partition_key, get->sort_key}};
-    } else {
-      const auto& scan = std::get<ScanRequest>(op.request);
-      body = ReadPage{scan.volume, scan.partition_key, scan.from, scan.limit};
-    }
-    core_.send(id, node, id, core_.config.request_timeout_ms, std::move(body));
-    op.pending.push_back(node);
+  // 1. Ask the N-1 highest-ranked healthy nodes for their versions, N when there is nothing to read here: as many of
+  // them as the quorum takes.
+  choose(op, partition, core_.layout.replicas() - (here && owner ? 1 : 0));
+  // Without anti-entropy reads are all that brings replicas together.
+  const bool all = core_.config.compare_interval_ms == 0 || core_.random() % kAskAllOneIn == 0;
+  const std::size_t needed = op.quorum - (here && owner ? 1 : 0);
+  while (!op.more.empty() && (all || op.pending.size() < needed)) {
+    const auto node = op.more.front();
+    op.more.erase(op.more.begin());
+    ask(id, op, node);
   }
   under_way_.emplace(id, std::move(op));
   settle(id);
 }
 
-bool ReadCoordinator::read_here(UnderWay& op, bool owner) {
-  Found here{core_.config.self, owner, {}, {}};
-  const auto stat = core_.store.stat(volume_of(op.request), partition_key_of(op.request));
-  if (!stat) return false;
-  here.stat = *stat;
+/// Owners first, of these the fastest. Others stand in for owners: they make no quorum.
+void ReadCoordinator::choose(UnderWay& op, std::uint16_t partition, std::size_t others) {
+  for (const auto node : core_.layout.preference(partition)) {
+    if (op.more.size() == others) break;
+    if (node != core_.config.self && core_.peers.healthy(node)) op.more.push_back(node);
+  }
+  std::stable_sort(op.more.begin(), op.more.end(), [&](NodeId a, NodeId b) {
+    const bool a_owns = core_.layout.owns(a, partition);
+    const bool b_owns = core_.layout.owns(b, partition);
+    return a_owns != b_owns ? a_owns : usual_ms(a) < usual_ms(b);
+  });
+}
+
+void ReadCoordinator::ask(std::uint64_t id, UnderWay& op, NodeId node) {
+  const auto known = op.told ? op.known : std::nullopt;
+  Body body;
   if (const auto* get = std::get_if<GetRequest>(&op.request)) {
+    body = ReadRow{RowKey{get->volume, get->partition_key, get->sort_key}, known};
+  } else {
+    const auto& scan = std::get<ScanRequest>(op.request);
+    body = ReadPage{scan.volume, scan.partition_key, scan.from, scan.limit, known};
+  }
+  core_.send(id, node, id, core_.config.request_timeout_ms, std::move(body));
+  op.pending.push_back(node);
+}
+
+void ReadCoordinator::ask_rest(std::uint64_t id, UnderWay& op) {
+  for (const auto node : std::exchange(op.more, {})) {
+    if (core_.peers.healthy(node)) ask(id, op, node);
+  }
+}
+
+bool ReadCoordinator::read_here(UnderWay& op, bool owner) {
+  Found here{core_.config.self, owner, false, {}, {}};
+  const auto* get = std::get_if<GetRequest>(&op.request);
+  if (get == nullptr || get->sort_key.empty()) {
+    const auto stat = core_.store.stat(volume_of(op.request), partition_key_of(op.request));
+    if (!stat) return false;
+    here.stat = *stat;
+  }
+  if (get != nullptr) {
     auto row = core_.store.get(RowKey{get->volume, get->partition_key, get->sort_key});
     if (!row) return false;  // what is corrupt here is never served; the others have it
     if (!row->empty()) here.page.rows.emplace_back(get->sort_key, std::move(*row));
@@ -92,6 +130,9 @@ bool ReadCoordinator::read_here(UnderWay& op, bool owner) {
     if (!page) return false;
     here.page = std::move(*page);
   }
+  if (!owner && here.page.rows.empty()) return true;  // as is to be expected
+  op.known = digest_of_found(op.request, here.page);
+  op.told = true;
   op.found.push_back(std::move(here));
   return true;
 }
@@ -101,22 +142,31 @@ void ReadCoordinator::replied(std::uint64_t id, NodeId from, ReadRowReply reply)
   if (it == under_way_.end()) return;
   const auto* get = std::get_if<GetRequest>(&it->second.request);
   if (get == nullptr) return;
-  RowPage page;
-  if (!reply.row.empty()) page.rows.emplace_back(get->sort_key, std::move(reply.row));
-  add(id, from, std::move(page), reply.stat);
+  Found found{from, false, reply.same, {}, reply.stat};
+  if (!reply.row.empty()) found.page.rows.emplace_back(get->sort_key, std::move(reply.row));
+  add(id, std::move(found));
 }
 
 void ReadCoordinator::replied(std::uint64_t id, NodeId from, ReadPageReply reply) {
   const auto it = under_way_.find(id);
   if (it == under_way_.end() || !std::holds_alternative<ScanRequest>(it->second.request)) return;
-  add(id, from, std::move(reply.page), reply.stat);
+  add(id, Found{from, false, reply.same, std::move(reply.page), reply.stat});
 }
 
-void ReadCoordinator::add(std::uint64_t id, NodeId from, RowPage page, const PartitionStat& stat) {
+void ReadCoordinator::add(std::uint64_t id, Found found) {
   auto& op = under_way_.at(id);
-  if (std::erase(op.pending, from) == 0) return;
+  if (found.same && !op.told) return refused(id, found.node);  // as what?
+  if (std::erase(op.pending, found.node) == 0) return;
+  if (!found.same) {
+    const auto digest = digest_of_found(op.request, found.page);
+    if (op.known == digest) found.page = {};
+    found.same = op.known == digest;
+    if (!op.known) op.known = digest;
+  }
+  took(found.node, core_.now.mono_ms - op.asked_ms);
   const auto partition = partition_of(volume_of(op.request), partition_key_of(op.request));
-  op.found.push_back({from, core_.layout.owns(from, partition), std::move(page), stat});
+  found.owner = core_.layout.owns(found.node, partition);
+  op.found.push_back(std::move(found));
   settle(id);
 }
 
@@ -126,11 +176,25 @@ void ReadCoordinator::refused(std::uint64_t id, NodeId from) {
   settle(id);
 }
 
+void ReadCoordinator::took(NodeId node, std::int64_t ms) {
+  auto& usual = took_[node];
+  usual += ms - usual / 8;
+}
+
+std::int64_t ReadCoordinator::usual_ms(NodeId node) const {
+  const auto it = took_.find(node);
+  return it == took_.end() ? 0 : it->second / 8;
+}
+
 // 2. Wait for R-1 replies beside the own one. 3. and 4. are in answer(). Then wait for the rest, to repair them.
 void ReadCoordinator::settle(std::uint64_t id) {
   auto& op = under_way_.at(id);
-  const auto owners = std::count_if(op.found.begin(), op.found.end(), [](const Found& f) { return f.owner; });
-  const bool quorum = static_cast<std::uint32_t>(owners) >= op.quorum;
+  const auto owners =
+      static_cast<std::size_t>(std::count_if(op.found.begin(), op.found.end(), [](const Found& f) { return f.owner; }));
+  const bool quorum = owners >= op.quorum;
+  const bool differ = std::count_if(op.found.begin(), op.found.end(), [](const Found& f) { return !f.same; }) > 1;
+  // Who has something else is told, and the others are looked at for it; who is missing for a quorum is asked for.
+  if (differ || (!quorum && owners + op.pending.size() < op.quorum)) ask_rest(id, op);
   if (!op.answered && (quorum || op.pending.empty())) {
     op.answered = true;
     answer(id, op, !quorum);
@@ -143,15 +207,17 @@ void ReadCoordinator::settle(std::uint64_t id) {
 // 3. Reconcile causally. 4. Return every concurrent version and one context.
 void ReadCoordinator::answer(std::uint64_t id, UnderWay& op, bool degraded) {
   if (degraded) ++core_.counters.degraded_reads;
-  std::vector<const RowPage*> pages;
+  std::vector<RowPage*> pages;
   PartitionStat stat;
   bool own_replica = false;
-  for (const auto& found : op.found) {
-    pages.push_back(&found.page);
+  for (auto& found : op.found) {
+    if (!found.same) pages.push_back(&found.page);
     stat = std::max(stat, found.stat);
     own_replica |= found.owner && found.node == core_.config.self && op.asker.local;
   }
-  auto page = reconcile(pages);
+  // What is alike everywhere, with nobody left who may have something else, is needed here no more.
+  const bool last = pages.size() == 1 && op.pending.empty();
+  auto page = last ? std::move(*pages.front()) : reconcile({pages.begin(), pages.end()});
   for (const auto& [sort_key, row] : page.rows) core_.observe(row);
   const bool may_conclude_absence = !degraded || own_replica || core_.bug(PlantedBug::kConcludeAbsence);
   if (std::holds_alternative<GetRequest>(op.request)) {
@@ -173,12 +239,15 @@ void ReadCoordinator::answer(std::uint64_t id, UnderWay& op, bool degraded) {
 
 void ReadCoordinator::repair(const UnderWay& op) {
   std::vector<const RowPage*> pages;
-  for (const auto& found : op.found) pages.push_back(&found.page);
+  for (const auto& found : op.found) {
+    if (!found.same) pages.push_back(&found.page);
+  }
+  if (pages.size() < 2) return;
   const auto merged = reconcile(pages);
   for (const auto& found : op.found) {
     if (!found.owner) continue;  // a stand-in hands its hints over and keeps nothing
     std::map<ByteView, const Row*> has;
-    for (const auto& [sort_key, row] : found.page.rows) has.emplace(sort_key, &row);
+    for (const auto& [sort_key, row] : (found.same ? op.found.front() : found).page.rows) has.emplace(sort_key, &row);
     std::vector<std::pair<Bytes, Row>> behind;
     for (const auto& [sort_key, row] : merged.rows) {
       const auto it = has.find(sort_key);
@@ -202,12 +271,23 @@ void ReadCoordinator::repair(const UnderWay& op) {
 
 void ReadCoordinator::tick() {
   std::vector<std::pair<std::uint64_t, NodeId>> late;
+  std::vector<std::uint64_t> slow;
   for (const auto& [id, op] : under_way_) {
+    std::int64_t usual = 0;
     for (const auto node : op.pending) {
       if (op.deadline_ms <= core_.now.mono_ms || !core_.peers.healthy(node)) late.emplace_back(id, node);
+      usual = std::max(usual, usual_ms(node));
     }
+    const auto patience_ms = std::max(kLateMs, 3 * usual);
+    if (!op.more.empty() && !op.answered && core_.now.mono_ms - op.asked_ms >= patience_ms) slow.push_back(id);
   }
-  std::sort(late.begin(), late.end());
+  std::sort(late.begin(), late.end());  // the order of a hash table must not decide what a simulation does
+  std::sort(slow.begin(), slow.end());
+  for (const auto id : slow) {
+    auto& op = under_way_.at(id);
+    for (const auto node : op.pending) took(node, core_.now.mono_ms - op.asked_ms);
+    ask_rest(id, op);
+  }
   for (const auto& [id, node] : late) refused(id, node);
 }
 

@@ -1,6 +1,18 @@
 #include "cluster/replica.h"
 
+#include <algorithm>
+
 namespace kinfs::cluster {
+
+Digest128 digest_of(const RowPage& page) {
+  CanonicalWriter w;
+  w.u64(page.complete ? 1 : 0).u64(page.rows.size());
+  for (const auto& [sort_key, row] : page.rows) w.bytes(sort_key).bytes(view_of(row.fingerprint()));
+  const Digest256 full = sha256(w.out());
+  Digest128 out;
+  std::copy_n(full.begin(), out.size(), out.begin());
+  return out;
+}
 
 Result<void> merge_into_store(Core& core, VolumeId volume, const Bytes& partition_key,
                               const std::vector<std::pair<Bytes, Row>>& states, Batch& batch) {
@@ -50,7 +62,9 @@ void Replica::read_row(const Message& message, const ReadRow& read) {
   const ReturnTo to{message.from, message.id};
   auto row = core_.store.get(read.key);
   if (!row) return refuse(origin, to, std::move(row).error());
-  ReadRowReply out{std::move(*row), {}};
+  ReadRowReply out;
+  out.same = read.known && (row->fingerprint() == *read.known || core_.bug(PlantedBug::kSameUnseen));
+  if (!out.same) out.row = std::move(*row);
   if (read.key.sort_key.empty()) {
     auto stat = core_.store.stat(read.key.volume, read.key.partition_key);
     if (!stat) return refuse(origin, to, std::move(stat).error());
@@ -66,7 +80,8 @@ void Replica::read_page(const Message& message, const ReadPage& read) {
   if (!page) return refuse(origin, to, std::move(page).error());
   auto stat = core_.store.stat(read.volume, read.partition_key);
   if (!stat) return refuse(origin, to, std::move(stat).error());
-  reply(origin, to, ReadPageReply{std::move(*page), *stat});
+  const bool same = read.known && (digest_of(*page) == *read.known || core_.bug(PlantedBug::kSameUnseen));
+  reply(origin, to, ReadPageReply{same ? RowPage{} : std::move(*page), *stat, same});
 }
 
 void Replica::write_block(const Message& message, const WriteBlock& write) {

@@ -37,6 +37,9 @@ inline bool is_lost(const Error& error) { return error.code == Errc::kNotFound |
 /// Whether each of `blocks` is stored here.
 Result<bool> has_all(const Core& core, const BlockSet& blocks);
 
+/// Equal exactly when two replicas' pages are: the same rows in the same states, and the same end.
+Digest128 digest_of(const RowPage& page);
+
 /// Merges `states` into what is stored and adds what changed to `batch`.
 Result<void> merge_into_store(Core& core, VolumeId volume, const Bytes& partition_key,
                               const std::vector<std::pair<Bytes, Row>>& states, Batch& batch);

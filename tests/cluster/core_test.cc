@@ -155,6 +155,113 @@ class Core : public testing::Test {
 
 using Keys = std::vector<Bytes>;
 
+// --- Reads ask as few as they need, for no more than they need ---
+
+class Reads : public Core {
+ protected:
+  Reads() {
+    Batch batch;
+    add_version(row, version("value"), {NodeId{2}, 1});
+    batch.rows.emplace_back(RowKey{VolumeId{2}, "p", "k"}, row);
+    EXPECT_TRUE(disk.apply(batch));
+    start();
+  }
+  /// The messages of a get that asks as many as the quorum takes: one in kAskAllOneIn asks all.
+  std::vector<Message> get() {
+    std::vector<Message> asked;
+    for (int i = 0; i < 50 && asked.size() != 1; ++i) {
+      for (const auto& message : asked) receive(message.to, message.id, ReadRowReply{{}, {}, true});
+      answers.clear();
+      sent.clear();
+      node->request(1, GetRequest{VolumeId{2}, "p", "k"}, 4000, now);
+      run();
+      asked = reads();
+    }
+    EXPECT_EQ(asked.size(), 1u);
+    return asked;
+  }
+  std::vector<Message> reads() {
+    std::vector<Message> out;
+    for (; !sent.empty(); sent.pop_front()) {
+      if (std::holds_alternative<ReadRow>(sent.front().body)) out.push_back(sent.front());
+    }
+    return out;
+  }
+  Row answered() const {
+    const auto* result = answers.empty() ? nullptr : std::get_if<GetResult>(&answers.front());
+    return result == nullptr ? Row{} : result->row;
+  }
+  Row row;
+};
+
+TEST_F(Reads, OnePeerThatHasTheSameIsEnough) {
+  const auto asked = get().at(0);
+  EXPECT_EQ(std::get<ReadRow>(asked.body).known, row.fingerprint());
+  receive(asked.to, asked.id, ReadRowReply{{}, {}, true});
+  EXPECT_EQ(answered(), row);
+  tick(100);
+  EXPECT_TRUE(reads().empty());
+}
+
+TEST_F(Reads, WhatDiffersIsMergedAndTheThirdIsLookedAtToo) {
+  const auto asked = get().at(0);
+  Row other;
+  add_version(other, version("another"), {NodeId{3}, 1});
+  receive(asked.to, asked.id, ReadRowReply{other, {}, false});
+  EXPECT_EQ(answered(), merge(row, other));
+  const auto more = reads();
+  ASSERT_EQ(more.size(), 1u);
+  EXPECT_NE(more.front().to, asked.to);
+  receive(more.front().to, more.front().id, ReadRowReply{{}, {}, true});
+  // All three are brought up to date: this one at once, the others by a write each.
+  EXPECT_EQ(*disk.get(RowKey{VolumeId{2}, "p", "k"}), merge(row, other));
+  int repairs = 0;
+  while (next<WriteRows>(0)) ++repairs;
+  EXPECT_EQ(repairs, 2);
+}
+
+TEST_F(Reads, TheThirdIsAskedWhenTheSecondIsLate) {
+  const auto asked = get().at(0);
+  tick(10);
+  EXPECT_TRUE(reads().empty());
+  tick(10);
+  const auto more = reads();
+  ASSERT_EQ(more.size(), 1u);
+  EXPECT_NE(more.front().to, asked.to);
+  EXPECT_TRUE(answers.empty());
+  receive(more.front().to, more.front().id, ReadRowReply{{}, {}, true});
+  EXPECT_EQ(answered(), row);
+  // Who was late is not asked first the next time.
+  receive(asked.to, asked.id, ReadRowReply{{}, {}, true});
+  EXPECT_EQ(get().at(0).to, more.front().to);
+}
+
+TEST_F(Reads, TheThirdIsAskedWhenTheSecondRefuses) {
+  const auto asked = get().at(0);
+  receive(asked.to, asked.id, Refusal{{Errc::kCorrupt, "damaged"}});
+  const auto more = reads();
+  ASSERT_EQ(more.size(), 1u);
+  receive(more.front().to, more.front().id, ReadRowReply{{}, {}, true});
+  EXPECT_EQ(answered(), row);
+}
+
+TEST_F(Core, AReplicaSaysThatItHasTheSame) {
+  hint_row("k", 1);
+  start();
+  const RowKey key{VolumeId{2}, "p", "k"};
+  const Row row = *disk.get(key);
+  receive(NodeId{2}, 77, ReadRow{key, row.fingerprint()});
+  const auto same = next<ReadRowReply>(0);
+  ASSERT_TRUE(same);
+  EXPECT_TRUE(std::get<ReadRowReply>(same->body).same);
+  EXPECT_TRUE(std::get<ReadRowReply>(same->body).row.empty());
+  receive(NodeId{2}, 78, ReadRow{key, Row{}.fingerprint()});
+  const auto other = next<ReadRowReply>(0);
+  ASSERT_TRUE(other);
+  EXPECT_FALSE(std::get<ReadRowReply>(other->body).same);
+  EXPECT_EQ(std::get<ReadRowReply>(other->body).row, row);
+}
+
 // --- Blocks that cannot be read for a moment ---
 
 TEST_F(Core, AHintOutlivesABlockThatCannotBeReadForAMoment) {

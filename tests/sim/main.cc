@@ -43,6 +43,7 @@ const std::map<std::string, PlantedBug> kBugs{
     {"join-unasked", PlantedBug::kJoinUnasked},
     {"join-unfilled", PlantedBug::kJoinUnfilled},
     {"forward-twice", PlantedBug::kForwardTwice},
+    {"same-unseen", PlantedBug::kSameUnseen},
 };
 
 int run_one(std::uint64_t seed, PlantedBug bug, bool trace) {
