@@ -10,6 +10,12 @@ namespace {
 
 constexpr std::int64_t kKernelMs = 900;
 
+template <class T>
+Task<Unit> done_anyhow(Task<T> task) {
+  (void)co_await task;
+  co_return Unit{};
+}
+
 tl::unexpected<Error> gone() { return fail(Errc::kNotFound, "the file is no longer there"); }
 
 }  // namespace
@@ -222,10 +228,29 @@ Task<Result<Found>> Filesystem::found(std::string name, Located located) {
   co_return out;
 }
 
+/// Of a directory that is looked up again, the row that names it and its own one, side by side when both are too old.
+Task<Unit> Filesystem::fetch_both(RowId at) {
+  const auto* row = ns_.known(at);
+  if (row != nullptr && ns_.age_ms(row->fetched_ms) <= kCacheMs) co_return Unit{};
+  const auto id = inodes_.directory_at(at);
+  if (!id) co_return Unit{};
+  const auto* own = ns_.known(*id);
+  if (own != nullptr && ns_.age_ms(own->fetched_ms) <= kCacheMs) co_return Unit{};
+  auto own_row = ns_.directory(*id, kCacheMs);
+  auto name_row = ns_.row(std::move(at), kCacheMs);
+  std::vector<Task<Unit>> both;
+  both.push_back(done_anyhow(std::move(own_row)));
+  both.push_back(done_anyhow(std::move(name_row)));
+  co_await when_all(std::move(both));
+  co_return Unit{};
+}
+
 Task<Result<Found>> Filesystem::lookup(std::uint64_t parent, std::string name, Caller caller) {
   auto directory = directory_of(parent);
   if (!directory) co_return pass(std::move(directory));
   const auto began_us = env_.mono_us();
+  const RowId at{*directory, name};
+  co_await fetch_both(at);
   auto located = co_await locate(*directory, name, Age::kCached);
   // Close-to-open holds for new files too, so what is absent is asked for each time. The create that often follows
   // takes over this answer.

@@ -196,6 +196,7 @@ class Filesystem {
   enum class Age { kCached, kToChange, kAtOpen, kAnew };
   Task<Result<Located>> locate(DirectoryId directory, std::string name, Age age, std::uint32_t thread = 0);
   Task<Result<RowPtr>> row_of_age(RowId id, Age age, std::uint32_t thread);
+  Task<Unit> fetch_both(RowId at);
   Task<Result<Located>> locate_cut(DirectoryId directory, std::string name);
   Task<Result<Located>> locate_told(DirectoryId directory, std::string name);
   Task<Result<Found>> found(std::string name, Located located);

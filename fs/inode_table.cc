@@ -154,6 +154,15 @@ std::vector<const Inode*> InodeTable::files_at(const RowId& at) const {
   return out;
 }
 
+std::optional<DirectoryId> InodeTable::directory_at(const RowId& at) const {
+  const auto [begin, end] = rows_.equal_range(RowHash()(at));
+  for (auto it = begin; it != end; ++it) {
+    const auto* inode = find(it->second);
+    if (inode != nullptr && inode->at == at && inode->directory()) return inode->id;
+  }
+  return std::nullopt;
+}
+
 std::uint64_t InodeTable::told(const RowId& at, const std::string& name) const {
   const Inode* last = nullptr;
   for (const auto* inode : files_at(at)) {

@@ -76,6 +76,8 @@ class InodeTable {
   const Inode* find(std::uint64_t node) const;
   /// The bound inodes of files at a row.
   std::vector<const Inode*> files_at(const RowId& at) const;
+  /// The directory that a row was seen to hold last, if it was one.
+  std::optional<DirectoryId> directory_at(const RowId& at) const;
   /// The node that the kernel was told last for a name of a row; 0: none.
   std::uint64_t told(const RowId& at, const std::string& name) const;
   void forget(std::uint64_t node, std::uint64_t lookups);

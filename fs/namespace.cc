@@ -19,6 +19,8 @@ constexpr std::size_t kRowOverhead = 512;
 constexpr std::size_t kMaxUnsyncedNames = 4096;  // of one directory
 constexpr std::size_t kMaxUnsyncedDirectories = 20'000;
 constexpr std::size_t kRowsToFetch = 16;  // beyond that a scan is cheaper
+constexpr int kMissesBeforePage = 3;      // of one directory: the next one fetches a page
+constexpr int kMissesAfterAbsent = -16;   // count on from there when the page was of no use
 
 std::size_t bytes_of(const RowState& state) {
   std::size_t bytes = kRowOverhead;
@@ -54,10 +56,35 @@ Task<Result<RowPtr>> Namespace::row(RowId id, std::int64_t max_age_ms) {
     absent->fetched_ms = *d->complete_ms;
     co_return RowPtr(std::move(absent));
   }
+  if (max_age_ms > 0 && worth_a_page(id.directory)) {
+    auto fetched = co_await row_by_page(id, max_age_ms);
+    if (fetched) co_return fetched;
+  }
   const auto sent_us = env_.mono_us();
   auto got = co_await client_.get(volume_, partition_key(id.directory), sort_key(id.name));
   if (!got) co_return pass(std::move(got));
   co_return store(id, std::move(got->row), sent_us / 1000, got->degraded, false, sent_us);
+}
+
+bool Namespace::worth_a_page(const DirectoryId& id) {
+  auto& misses = misses_[id];
+  if (age_ms(misses.since_ms) > kCacheMs) misses = Misses{env_.mono_ms(), 0, misses.large};
+  return ++misses.count > kMissesBeforePage;
+}
+
+/// Null: it is not on the page, or there is none.
+Task<RowPtr> Namespace::row_by_page(RowId id, std::int64_t max_age_ms) {
+  const bool large = misses_[id.directory].large;
+  Bytes from;
+  if (large) from = sort_key(id.name);
+  const auto page = co_await scan(id.directory, std::move(from), large ? 0 : env_.mono_ms());
+  if (!page) co_return nullptr;
+  auto& misses = misses_[id.directory];
+  const auto it = rows_.find(id);
+  if (it != rows_.end() && age_ms(it->second->fetched_ms) <= max_age_ms) co_return it->second;
+  if (large || page->complete) misses.count = kMissesAfterAbsent;
+  misses.large = large || !page->complete;
+  co_return nullptr;
 }
 
 Task<Result<RowPtr>> Namespace::row_to_change(RowId id, std::uint32_t thread) {
@@ -188,6 +215,9 @@ void Namespace::tick() {
     order_.pop_front();
     const auto it = rows_.find(id);
     if (it != rows_.end() && it->second->fetched_ms + kCacheMs < now_ms) forget_row(id);
+  }
+  if (misses_.size() > kMaxDirectories) {
+    std::erase_if(misses_, [&](const auto& m) { return age_ms(m.second.since_ms) > kCacheMs; });
   }
   if (directories_.size() > kMaxDirectories) {
     std::erase_if(directories_, [&](const auto& d) { return d.second.fetched_ms + kCacheMs < now_ms; });

@@ -101,7 +101,8 @@ class Namespace {
   Namespace(Client& client, Env& env, VolumeId volume) : client_(client), env_(env), volume_(volume) {}
 
   // --- reading ---
-  /// A state not older than `max_age_ms`, from the cache or by one get. An absent row is an empty state.
+  /// A state not older than `max_age_ms`, from the cache or by one get. An absent row is an empty state. Where one row of
+  /// a directory is asked for after the other, a page of them is fetched at once.
   Task<Result<RowPtr>> row(RowId id, std::int64_t max_age_ms);
   /// For changes of attributes: what this mount has put itself is good enough, anything else is asked for anew.
   Task<Result<RowPtr>> row_to_change(RowId id, std::uint32_t thread);
@@ -179,6 +180,14 @@ class Namespace {
     std::vector<Dot> own;  // written through this mount since
   };
 
+  /// Rows of one directory that were asked for and were not in the cache, within kCacheMs.
+  struct Misses {
+    std::int64_t since_ms = 0;
+    int count = 0;       // below 0: names that are not there were asked for, which a page does not help with
+    bool large = false;  // more than a page
+  };
+  bool worth_a_page(const DirectoryId& id);
+  Task<RowPtr> row_by_page(RowId id, std::int64_t max_age_ms);
   RowPtr store(const RowId& id, Row row, std::int64_t fetched_ms, bool degraded, bool own_put, std::int64_t asked_us);
   void store_directory(const DirectoryId& id, std::optional<Row> row, const PartitionStat& stat,
                        std::int64_t fetched_ms);
@@ -202,6 +211,7 @@ class Namespace {
     bool all = false;
   };
   std::unordered_map<DirectoryId, Unsynced, DirectoryHash> unsynced_;
+  std::unordered_map<DirectoryId, Misses, DirectoryHash> misses_;
   bool unsynced_forgotten_ = false;  // there were more than fit: what is not listed may be unsynced too
   std::unordered_map<RowId, std::shared_ptr<AsyncMutex>, RowHash> locks_;
   std::map<RowId, std::deque<Open>> opens_;

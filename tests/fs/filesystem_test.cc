@@ -535,6 +535,30 @@ TEST_F(Costs, ListingThenReading) {
   EXPECT_EQ(cluster.calls.puts, 0u);
 }
 
+TEST_F(Costs, NamesOfOneDirectoryThatAreLookedUpInARowAreFetchedByThePage) {
+  MUST(a.mkdir("d"));
+  for (int i = 0; i < 50; ++i) MUST(a.write("d/f" + std::to_string(i), "small"));
+  later();
+  (void)b.stat("d");
+  cluster.calls = {};
+  for (int i = 0; i < 50; ++i) MUST(b.stat("d/f" + std::to_string(i)));
+  EXPECT_EQ(cluster.calls.scans, 1u);
+  EXPECT_EQ(cluster.calls.gets, 3u);
+}
+
+TEST_F(Costs, NamesThatAreNotThereAreAskedForOneByOne) {
+  MUST(a.mkdir("d"));
+  for (int i = 0; i < 50; ++i) MUST(a.write("d/f" + std::to_string(i), "small"));
+  later();
+  (void)b.stat("d");
+  cluster.calls = {};
+  for (int i = 0; i < 50; ++i) EXPECT_FALSE(b.exists("d/g" + std::to_string(i)));
+  EXPECT_EQ(cluster.calls.scans, 1u) << "what is there is known after it, and that is no answer for a new name";
+  EXPECT_EQ(cluster.calls.gets, 50u);
+  MUST(a.write("d/g7", "new"));
+  EXPECT_TRUE(b.exists("d/g7"));
+}
+
 TEST_F(Costs, OpenAfterALookupIsOneTripForBoth) {
   MUST(a.write("f", "1"));
   later();
