@@ -99,8 +99,8 @@ struct Gossip {
   bool reply = false;
 };
 
-/// `known`: the fingerprint of what the asker has. Where that is what is here too, the answer says so instead of sending
-/// it once more.
+/// `known`: the fingerprint of what the asker has. Where that is what is here too, the answer says so instead of
+/// sending it once more.
 struct ReadRow {
   RowKey key;
   std::optional<Digest128> known = std::nullopt;

@@ -221,9 +221,9 @@ Task<Result<Found>> Filesystem::found(std::string name, Located located) {
   if (state) {
     out.attr = attr_of(node, *state);
   } else if (const auto it = files_.find(node); it != files_.end()) {
-    out.attr = told_attr(*it->second);
+    out.attr = attr_of(*it->second);
   } else {
-    out.attr = told_attr(node, *located.row, *located.shown);
+    out.attr = attr_of(node, *located.row, *located.shown);
   }
   co_return out;
 }
@@ -282,6 +282,7 @@ Attr Filesystem::attr_of(const OpenFile& file) const {
   attr.ctime_ns = file.ctime_ns;
   attr.atime_ns = file.entry.atime_ns != 0 ? file.entry.atime_ns : file.entry.mtime_ns;
   attr.valid_ms = file.base && file.base->view.has_siblings() ? 0 : kKernelMs;
+  if (file.shown && !file.unpublished()) attr.version = file.shown->version.event;
   return attr;
 }
 
@@ -298,17 +299,12 @@ Attr Filesystem::attr_of(std::uint64_t node, const RowState& row, const Shown& s
   attr.ctime_ns = shown.version.time_ns;
   attr.atime_ns = entry.atime_ns != 0 ? entry.atime_ns : entry.mtime_ns;
   attr.valid_ms = valid_ms(&row);
+  attr.version = shown.version.event;
   return attr;
 }
 
-Attr Filesystem::told_attr(const OpenFile& file) {
-  if (auto* inode = inodes_.find(file.node)) inode->sized = file.shown ? file.shown->version.event : EventId{};
-  return attr_of(file);
-}
-
-Attr Filesystem::told_attr(std::uint64_t node, const RowState& row, const Shown& shown) {
-  if (auto* inode = inodes_.find(node)) inode->sized = shown.version.event;
-  return attr_of(node, row, shown);
+void Filesystem::told(const Attr& attr) {
+  if (auto* inode = inodes_.find(attr.node)) inode->sized = attr.version;
 }
 
 Attr Filesystem::attr_of(std::uint64_t node, const DirectoryState& directory) const {
@@ -330,7 +326,7 @@ Attr Filesystem::attr_of(std::uint64_t node, const DirectoryState& directory) co
 }
 
 Task<Result<Attr>> Filesystem::getattr(std::uint64_t node) {
-  if (const auto it = files_.find(node); it != files_.end()) co_return told_attr(*it->second);
+  if (const auto it = files_.find(node); it != files_.end()) co_return attr_of(*it->second);
   auto inode = inode_of(node);
   if (!inode) co_return pass(std::move(inode));
   if ((*inode)->directory()) {
@@ -342,10 +338,10 @@ Task<Result<Attr>> Filesystem::getattr(std::uint64_t node) {
   const RowId at = (*inode)->at;
   auto row = co_await ns_.row(at, kCacheMs);
   if (!row) co_return pass(std::move(row));
-  if (const auto it = files_.find(node); it != files_.end()) co_return told_attr(*it->second);
+  if (const auto it = files_.find(node); it != files_.end()) co_return attr_of(*it->second);
   const auto* shown = shown_of(**row, at, node);
   if (shown == nullptr) co_return gone();
-  co_return told_attr(node, **row, *shown);
+  co_return attr_of(node, **row, *shown);
 }
 
 Task<Result<Attr>> Filesystem::set_directory(DirectoryId id, std::uint64_t node, Change change) {

@@ -43,6 +43,7 @@ struct Attr {
   std::uint64_t size = 0;
   std::int64_t mtime_ns = 0, ctime_ns = 0, atime_ns = 0;
   std::uint32_t valid_ms = 0;  // how long the kernel may keep it
+  EventId version{};           // of a file: the version that has this size; zero: none yet
 };
 
 /// The answer of a lookup. attr.node 0: there is no such name now, which the kernel must not keep (valid_ms is 0).
@@ -99,6 +100,8 @@ class Filesystem {
   // --- names ---
   Task<Result<Found>> lookup(std::uint64_t parent, std::string name, Caller caller);
   void forget(std::uint64_t node, std::uint64_t lookups);
+  /// The kernel has `attr` now: to be called once the answer is out, before anything else is.
+  void told(const Attr& attr);
   Task<Result<Found>> mkdir(std::uint64_t parent, std::string name, std::uint32_t mode, Caller caller);
   /// Regular files, fifos and sockets; kNotPermitted for devices is the caller's.
   Task<Result<Found>> mknod(std::uint64_t parent, std::string name, FileType type, std::uint32_t mode, Caller caller);
@@ -204,9 +207,6 @@ class Filesystem {
   Attr attr_of(const OpenFile& file) const;
   Attr attr_of(std::uint64_t node, const RowState& row, const Shown& shown) const;
   Attr attr_of(std::uint64_t node, const DirectoryState& directory) const;
-  /// The same, for the kernel, which keeps it: remembers of which version it is.
-  Attr told_attr(const OpenFile& file);
-  Attr told_attr(std::uint64_t node, const RowState& row, const Shown& shown);
   std::vector<Standing> standing_at(const RowId& at) const;
   bool taken(std::uint64_t node, const RowId& at, const FileId& file) const;
   std::vector<std::uint64_t> nodes_of(const RowId& at, const RowState& row) const;

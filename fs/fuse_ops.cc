@@ -223,12 +223,16 @@ constexpr auto kReplyDone = [](Server&, fuse_req_t req, Unit) { fuse_reply_err(r
 /// A lookup that the kernel no longer takes is counted by nobody.
 constexpr auto kReplyEntry = [](Server& server, fuse_req_t req, Found found) {
   const auto entry = entry_of(found);
-  if (fuse_reply_entry(req, &entry) != 0 && found.attr.node != 0) server.filesystem.forget(found.attr.node, 1);
+  if (fuse_reply_entry(req, &entry) == 0) {
+    server.filesystem.told(found.attr);
+  } else if (found.attr.node != 0) {
+    server.filesystem.forget(found.attr.node, 1);
+  }
 };
 
-constexpr auto kReplyAttr = [](Server&, fuse_req_t req, Attr attr) {
+constexpr auto kReplyAttr = [](Server& server, fuse_req_t req, Attr attr) {
   const auto st = stat_of(attr);
-  fuse_reply_attr(req, &st, seconds(attr.valid_ms));
+  if (fuse_reply_attr(req, &st, seconds(attr.valid_ms)) == 0) server.filesystem.told(attr);
 };
 
 void op_init(void* data, fuse_conn_info* conn) {
@@ -444,9 +448,11 @@ void reply_names(Server& server, fuse_req_t req, const std::vector<Listed>& name
     if (!full) ++taken;
     if (full && name.found) server.filesystem.forget(name.found->attr.node, 1);
   }
-  if (fuse_reply_buf(req, buffer.data(), used) == 0) return;
+  const bool out = fuse_reply_buf(req, buffer.data(), used) == 0;
   for (std::size_t i = 0; i < taken; ++i) {
-    if (names[i].found) server.filesystem.forget(names[i].found->attr.node, 1);
+    if (!names[i].found) continue;
+    if (out) server.filesystem.told(names[i].found->attr);
+    if (!out) server.filesystem.forget(names[i].found->attr.node, 1);
   }
 }
 

@@ -101,8 +101,8 @@ class Namespace {
   Namespace(Client& client, Env& env, VolumeId volume) : client_(client), env_(env), volume_(volume) {}
 
   // --- reading ---
-  /// A state not older than `max_age_ms`, from the cache or by one get. An absent row is an empty state. Where one row of
-  /// a directory is asked for after the other, a page of them is fetched at once.
+  /// A state not older than `max_age_ms`, from the cache or by one get. An absent row is an empty state. Where one row
+  /// of a directory is asked for after the other, a page of them is fetched at once.
   Task<Result<RowPtr>> row(RowId id, std::int64_t max_age_ms);
   /// For changes of attributes: what this mount has put itself is good enough, anything else is asked for anew.
   Task<Result<RowPtr>> row_to_change(RowId id, std::uint32_t thread);
