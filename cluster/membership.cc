@@ -83,6 +83,11 @@ void Membership::admit(const Asker& asker, AdmitRequest request) {
   const auto member =
       std::find_if(members.begin(), members.end(), [&](const Member& m) { return m.node == request.member.node; });
   if (member != members.end() && core_.config.members_grow && known()) {  // a retry, whose answer was lost
+    if (member->name != request.member.name) {
+      return core_.answer(core_.new_id(), asker,
+                          Error{Errc::kRefused, "this host is a member already, and is called " + member->name +
+                                                    ": go on with kinfs join --name " + member->name});
+    }
     return core_.answer(core_.new_id(), asker, Admitted{core_.layout.id().number, members});
   }
   if (auto error = objection(request.member)) return core_.answer(core_.new_id(), asker, std::move(*error));

@@ -434,6 +434,26 @@ TEST_F(Core, StartsInARowDoNotDriveTheClockAhead) {
   EXPECT_LT(node->hlc().physical_ms() - now.wall_ms, 62'000);
 }
 
+// --- Members ---
+
+TEST_F(Core, AHostThatIsAMemberAlreadyIsOneUnderOneName) {
+  config.members_grow = true;
+  config.quorum = {3, 0, 0};
+  start();
+  const auto admit = [&](const std::string& name) {
+    answers.clear();
+    auto member = config.members.back();
+    member.name = name;
+    node->request(1, AdmitRequest{member}, 4000, now);
+    run();
+    return answers.at(0);
+  };
+  EXPECT_TRUE(std::holds_alternative<Admitted>(admit("host3")));
+  const auto other = admit("another");
+  EXPECT_EQ(code_of(other), Errc::kRefused);
+  EXPECT_NE(std::get<Error>(other).text.find("--name host3"), std::string::npos);
+}
+
 // --- What a host says of itself ---
 
 constexpr auto kWall = static_cast<std::uint64_t>(kWallMs);

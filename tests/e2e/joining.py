@@ -224,6 +224,21 @@ class Trouble(Joining):
         wait_until(lambda: one.run("kinfs", "status").returncode == DONE, 20 * SLACK, "they see each other again")
         self.join(three, word)
 
+    def test_a_host_is_taken_in_under_one_name_and_by_one_word(self):
+        one, two, three = self.hosts.all
+        self.init(one)
+        word = self.invite(one)
+        self.join(two, word)
+        # It was killed before it had written its configuration, and is told to join by another name.
+        two.kill("kinfsd")
+        two.must("sh", "-c", "rm -rf /etc/kinfs/kinfs.toml /var/lib/kinfs/*")
+        self.says(two.run("kinfs", "join", word, "--name", "other"), REFUSED, "is called host2", "--name host2")
+        one.kill("kinfsd")
+        one.must("sh", "-c", "kinfsd >>/var/log/kinfsd.log 2>&1 </dev/null & exit 0")
+        wait_until(lambda: b"used by another" in three.run("kinfs", "join", word).stderr, 10 * SLACK,
+                   "host1 knows whose the word is")
+        self.join(two, word)
+
     def test_a_host_killed_while_it_joins(self):
         """kinfs join ends at any moment; given again, it goes on."""
         one, two, _ = self.hosts.all
