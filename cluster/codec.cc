@@ -412,6 +412,7 @@ class Decoder {
     out.public_key = std::move(*m.mutable_public_key());
     out.weight = m.weight();
     out.zone = bounded(m.mutable_zone(), kMaxNameBytes, "a zone's name");
+    require(m.incarnation() <= kMaxSequenceNumber, "a member's incarnation that is far too large");
     out.incarnation = m.incarnation();
     require(m.client_key().empty() || m.client_key().size() == kPublicKeyBytes, "a client key of {} bytes",
             m.client_key().size());

@@ -10,18 +10,19 @@ constexpr std::int64_t kSaveAgainMs = 1000;
 
 void Membership::start(NodeMeta& meta) {
   if (!core_.config.members_grow) return;
-  if (meta.layout_number > core_.layout.id().number) {
-    // Of oneself, the configuration knows best.
-    auto members = meta.members;
-    for (auto& m : members) {
-      for (const auto& own : core_.config.members) {
-        if (m.node == core_.config.self && own.node == m.node) m = own;
-      }
-    }
-    core_.adopt(meta.layout_number, members);
-  } else if (known()) {
-    meta = core_.dots.with_members(core_.layout.id().number, core_.peers.members());
+  // The clock, which the configuration's incarnation comes from, may have been ahead at an earlier start.
+  for (const auto& m : meta.members) {
+    if (m.node == core_.config.self) core_.peers.say_after(m.incarnation);
   }
+  const bool is_later = meta.layout_number > core_.layout.id().number;
+  if (is_later) core_.adopt(meta.layout_number, meta.members);
+  if (!known()) return;
+  // Of oneself the configuration knows best; on disk before anybody is told.
+  auto members = is_later ? meta.members : core_.peers.members();
+  for (auto& m : members) {
+    if (m.node == core_.config.self) m = core_.peers.own();
+  }
+  meta = core_.dots.with_members(core_.layout.id().number, std::move(members));
 }
 
 std::string Membership::name_of(NodeId node) const {
@@ -79,9 +80,14 @@ std::optional<Error> Membership::objection(const Member& member) const {
 
 void Membership::admit(const Asker& asker, AdmitRequest request) {
   const auto members = core_.peers.members();
-  const bool is_member = std::any_of(members.begin(), members.end(),
-                                     [&](const Member& m) { return m.node == request.member.node; });
-  if (is_member && core_.config.members_grow && known()) {  // a retry, whose answer was lost
+  const auto member =
+      std::find_if(members.begin(), members.end(), [&](const Member& m) { return m.node == request.member.node; });
+  if (member != members.end() && core_.config.members_grow && known()) {  // a retry, whose answer was lost
+    if (member->name != request.member.name) {
+      return core_.answer(core_.new_id(), asker,
+                          Error{Errc::kRefused, "this host is a member already, and is called " + member->name +
+                                                    ": go on with kinfs join --name " + member->name});
+    }
     return core_.answer(core_.new_id(), asker, Admitted{core_.layout.id().number, members});
   }
   if (auto error = objection(request.member)) return core_.answer(core_.new_id(), asker, std::move(*error));
@@ -166,7 +172,12 @@ void Membership::heard(const Message& message, const Gossip& gossip) {
   const auto own = core_.layout.id();
   if (!core_.config.members_grow || message.layout.number <= own.number) {
     // What it says of addresses and keys holds after a restart too, when it may be the one that is away.
-    if (core_.heard_of(gossip.members) && core_.config.members_grow && known() && !proposal_) save();
+    const bool news = core_.heard_of(gossip.members);
+    // While a layout is being made, what it says of this host is on its way to the disk; the next gossip says it again.
+    const bool defends = !proposal_ && core_.peers.defend(gossip.members);
+    const bool saves = (news || defends) && core_.config.members_grow && known() && !proposal_;
+    const auto origin = saves ? save() : core_.new_id();
+    if (defends) announce(origin);
     return;
   }
   const bool with_us = std::any_of(gossip.members.begin(), gossip.members.end(),
@@ -175,17 +186,25 @@ void Membership::heard(const Message& message, const Gossip& gossip) {
   if (!with_us || Layout(message.layout.number, gossip.members, core_.config.quorum.n).id() != message.layout) return;
   if (proposal_ && proposal_->pending.empty()) return;  // it is being saved: there is no other of this number
   if (proposal_) fail({Errc::kBusy, "another host was taken in meanwhile; try again in a moment"});
-  adopt(message.layout.number, gossip.members);
+  const bool defends = core_.peers.defend(gossip.members);
+  const auto origin = adopt(message.layout.number, gossip.members);
+  if (defends) announce(origin);
 }
 
-void Membership::adopt(std::uint64_t number, const std::vector<Member>& members) {
+void Membership::announce(std::uint64_t origin) {
+  for (const auto node : core_.peers.ids()) {
+    core_.send(origin, node, core_.new_id(), core_.config.request_timeout_ms, Gossip{core_.peers.members(), false});
+  }
+}
+
+std::uint64_t Membership::adopt(std::uint64_t number, const std::vector<Member>& members) {
   core_.adopt(number, members);
   anti_entropy_.members_changed();
   on_disk_ = false;
-  save();
+  return save();
 }
 
-void Membership::save() {
+std::uint64_t Membership::save() {
   saving_ = true;
   saved_ms_ = core_.now.mono_ms;
   const auto number = core_.layout.id().number;
@@ -198,6 +217,7 @@ void Membership::save() {
     saving_ = false;
     on_disk_ |= number == core_.layout.id().number;
   });
+  return origin;
 }
 
 void Membership::behind(NodeId from) {

@@ -60,8 +60,11 @@ class Membership {
   std::optional<Error> objection(const Member& member) const;
   void fail(Error error);
   void commit();
-  void adopt(std::uint64_t number, const std::vector<Member>& members);
-  void save();
+  /// Both return the origin of what they save.
+  std::uint64_t adopt(std::uint64_t number, const std::vector<Member>& members);
+  std::uint64_t save();
+  /// Tells all others what this host knows, if what `origin` saved could be saved.
+  void announce(std::uint64_t origin);
 
   Core& core_;
   AntiEntropy& anti_entropy_;

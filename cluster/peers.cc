@@ -90,10 +90,27 @@ bool Peers::merge(const std::vector<Member>& members) {
   return changed;
 }
 
+void Peers::say_after(std::uint64_t incarnation) {
+  own_.incarnation = std::max(own_.incarnation, std::min(incarnation, kMaxSequenceNumber - 1) + 1);
+}
+
+bool Peers::defend(const std::vector<Member>& members) {
+  bool defends = false;
+  for (const auto& m : members) {
+    if (m.node != self_ || m.public_key != own_.public_key || m.incarnation < own_.incarnation) continue;
+    if (m.name == own_.name && m.address == own_.address && m.client_key == own_.client_key) continue;
+    say_after(m.incarnation);
+    defends = true;
+  }
+  return defends;
+}
+
 void Peers::set_members(const std::vector<Member>& members, std::int64_t now_ms) {
   for (const auto& m : members) {
     if (m.node == self_) {
-      if (m.incarnation > own_.incarnation || own_.node != self_) own_ = m;
+      if (own_.node != self_) own_ = m;
+      own_.weight = m.weight;
+      own_.zone = m.zone;
       continue;
     }
     const auto [it, is_new] = peers_.try_emplace(m.node);

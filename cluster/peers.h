@@ -35,8 +35,15 @@ class Peers {
   /// Everything we know, to be sent; and what another knows, to be merged (greater incarnation wins); true when
   /// that changed something.
   std::vector<Member> members() const;
+  const Member& own() const { return own_; }
   bool merge(const std::vector<Member>& members);
-  /// Those that are new are taken for healthy until they do not answer; those that are known stay as they are.
+  /// What is said of this node from now on is newer than what was said under `incarnation`.
+  void say_after(std::uint64_t incarnation);
+  /// Others may have what this node no longer says of itself, under an incarnation that holds over its own: as after a
+  /// start with the clock ahead. Says its own after that; true when it did, and all are to be told.
+  bool defend(const std::vector<Member>& members);
+  /// Those that are new are taken for healthy until they do not answer; those that are known stay as they are. Of
+  /// itself a node knows best, but for what the layout is made from.
   void set_members(const std::vector<Member>& members, std::int64_t now_ms);
   std::vector<PeerView> view() const;
   std::vector<NodeId> ids() const;

@@ -456,6 +456,41 @@ Result<std::pair<std::string, std::uint16_t>> parse_address(const std::string& a
   return std::pair{host, static_cast<std::uint16_t>(port)};
 }
 
+Result<void> check_dialled(const std::string& address) {
+  const auto parsed = parse_address(address);
+  if (!parsed) return tl::unexpected(parsed.error());
+  for (const char* all : {"0.0.0.0", "[::]", "*"}) {
+    if (parsed->first != all) continue;
+    return fail(Errc::kInvalid, fmt::format("{} is no address under which another host can reach this one: {} stands "
+                                            "for all addresses of a host",
+                                            address, all));
+  }
+  return {};
+}
+
+Result<void> check_family(const std::string& listen, const std::string& address) {
+  const auto at = parse_address(listen);
+  const auto dialled = parse_address(address);
+  if (!at) return tl::unexpected(at.error());
+  if (!dialled) return tl::unexpected(dialled.error());
+  if (at->first == "[::]") return {};  // listens on IPv4 too
+  const bool ipv6 = at->first.starts_with('[');
+  const bool dials_ipv6 = dialled->first.starts_with('[');
+  const bool dials_ipv4 = !dials_ipv6 && dialled->first.find_first_not_of("0123456789.") == std::string::npos;
+  if (ipv6 ? !dials_ipv4 : !dials_ipv6) return {};
+  return fail(Errc::kInvalid, fmt::format("the others would dial {}, which is IPv{}, and node.listen is {}, IPv{} "
+                                          "alone: set it to tcp://[::]:{}, which is both, or say with --address under "
+                                          "which address of the other kind they reach this host",
+                                          address, dials_ipv6 ? 6 : 4, listen, ipv6 ? 6 : 4, at->second));
+}
+
+Result<void> check_name(const std::string& name) {
+  if (good_name(name)) return {};
+  return fail(Errc::kInvalid, fmt::format("{:?} cannot be a host's name, which is 1 to 64 characters of a-z, A-Z, 0-9, "
+                                          "'.', '_', '-'",
+                                          name));
+}
+
 std::string own_host_name() {
   char name[256] = {};
   if (gethostname(name, sizeof(name) - 1) != 0) return "localhost";
@@ -497,8 +532,6 @@ Result<Config> load_config(const std::string& file) {
   }
   return parse_config(text, file, own_host_name());
 }
-
-std::string founding_file(const Config& config) { return config.key_file + ".founding"; }
 
 Config default_config() {
   Config config;

@@ -80,13 +80,17 @@ Result<Config> parse_config(std::string_view text, const std::string& file, cons
 Result<Config> load_config(const std::string& file);
 /// What holds when there is no file at all.
 Config default_config();
-/// While this file is there, an empty data directory may begin a cluster by invitation: kinfs init makes it, and takes
-/// it away when the daemon serves.
-std::string founding_file(const Config& config);
 /// This machine's name up to the first dot.
 std::string own_host_name();
 /// Splits tcp://HOST:PORT; kInvalid when it is not one.
 Result<std::pair<std::string, std::uint16_t>> parse_address(const std::string& address);
+/// kInvalid, in words, for what is no tcp://HOST:PORT, or none that another host can dial.
+Result<void> check_dialled(const std::string& address);
+/// kInvalid, in words, when who dials `address` cannot come out at `listen`, since one is IPv4 and the other IPv6. What
+/// a name stands for is not looked up.
+Result<void> check_family(const std::string& listen, const std::string& address);
+/// kInvalid, in words, for what cannot be a host's name.
+Result<void> check_name(const std::string& name);
 
 /// `text` as a string of TOML.
 std::string toml_string(const std::string& text);

@@ -29,7 +29,9 @@
 #include "daemon/notify.h"
 #include "daemon/reception.h"
 #include "daemon/runner.h"
+#include "storage/data_directory.h"
 #include "storage/rocks_store.h"
+#include "storage/whole_file.h"
 
 namespace kinfs::daemon {
 namespace {
@@ -45,6 +47,8 @@ Result<void> make_data_dir(const std::string& path) {
   return fail(Errc::kRefused, fmt::format("cannot make the data directory {}: {}; make it, or set node.data_dir", path,
                                           std::strerror(errno)));
 }
+
+std::string founding_file(const Config& config) { return config.data_dir + "/" + kFoundingFile; }
 
 Result<void> make_socket_dir(const std::string& socket) {
   const auto folder = std::filesystem::path(socket).parent_path().string();
@@ -73,7 +77,8 @@ Result<std::vector<Member>> members_of(const Config& config, const cluster::KeyP
   return out;
 }
 
-/// What this host says of itself, newer with each start than what was said before.
+/// What this host says of itself, newer with each start than what was said before: by the clock, and the core raises it
+/// where that was ahead.
 void announce(std::vector<Member>& members, const cluster::KeyPair& keys) {
   for (auto& m : members) {
     if (m.public_key != keys.public_key) continue;
@@ -139,6 +144,7 @@ struct Daemon::Impl {
   Result<void> open_all();
   void start_node(std::vector<Member> members);
   Result<void> open_store();
+  Result<void> end_founding();
   Result<void> serve(const cluster::KeyPair& keys);
   void on_request(Way way, std::uint64_t connection, std::uint64_t id, cluster::Request request, std::uint32_t ttl_ms);
   void ask(const Waiting& asker, cluster::Request request, std::uint32_t ttl_ms);
@@ -169,6 +175,7 @@ Result<void> Daemon::Impl::open_all() {
   if (auto started = runner->start(); !started) {
     return fail(started.error().code, fmt::format("{}: {}", config.data_dir, started.error().text));
   }
+  if (auto ended = end_founding(); !ended) return ended;
   return serve(*keys);
 }
 
@@ -182,16 +189,22 @@ Result<void> Daemon::Impl::open_store() {
   // Nobody to be asked: whoever has lost its disk must not take itself for a cluster of its own.
   const auto meta = store->meta();
   if (!meta) return tl::unexpected(meta.error());
-  if (*meta) {
-    (void)::unlink(founding_file(config).c_str());  // kinfs init was interrupted; it may belong to root
-    return {};
-  }
-  if (::access(founding_file(config).c_str(), F_OK) == 0) return {};
+  if (*meta || ::access(founding_file(config).c_str(), F_OK) == 0) return {};
   return fail(Errc::kRefused,
               fmt::format("{} is empty, and the configuration names no other host of cluster {} that could say who its "
                           "members are. Add one as [[cluster.member]], with the name, address and public_key that "
                           "`kinfs status --json` shows there; a new cluster is made by kinfs init",
                           config.data_dir, config.cluster_id));
+}
+
+/// What the runner's start saved is on disk: this host is of a cluster, and founds no other.
+Result<void> Daemon::Impl::end_founding() {
+  const auto file = founding_file(config);
+  if (::unlink(file.c_str()) == 0) return sync_folder_of(file);
+  if (errno == ENOENT) return {};
+  return fail(Errc::kRefused, fmt::format("cannot remove {}: {}; remove it, or this host would found the cluster anew "
+                                          "when its disk is emptied",
+                                          file, std::strerror(errno)));
 }
 
 Result<void> Daemon::Impl::serve(const cluster::KeyPair& keys) {

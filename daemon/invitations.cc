@@ -40,6 +40,7 @@ Result<Invitations> Invitations::open(std::string file) {
       e.guest = cluster::node_id_of(e.public_key);
       e.expires_s = item.at("expires_s").get<std::uint64_t>();
       e.used_by = id_of(item.value("used_by", std::string()));
+      e.is_open = e.used_by != NodeId{};  // whether that one was taken in is not known here
       out.entries_.push_back(std::move(e));
     }
   } catch (const Json::exception& e) {
@@ -95,28 +96,41 @@ Invitations::Entry* Invitations::find(NodeId guest) {
 std::optional<Error> Invitations::begin(NodeId guest, NodeId host, std::uint64_t now_s) {
   auto* e = find(guest);
   if (e == nullptr) return Error{Errc::kRefused, "this invitation is not known here any more; ask for another one"};
-  if (e->used_by == host) return std::nullopt;  // it did not hear the answer
-  if (e->used_by != NodeId{}) {
-    return Error{Errc::kRefused, "this invitation was used by another host already: each admits one; ask for another"};
+  if (e->used_by != NodeId{} && e->used_by != host) {
+    return Error{Errc::kRefused,
+                 e->under_way > 0
+                     ? "another host is joining by this invitation just now: each admits one"
+                     : "this invitation was used by another host already: each admits one; ask for another"};
   }
-  if (e->expires_s < now_s) {
-    return Error{Errc::kRefused, fmt::format("this invitation expired at {:%Y-%m-%d %H:%M:%S} UTC; ask for another one",
-                                             fmt::gmtime(static_cast<std::time_t>(e->expires_s)))};
+  if (e->used_by == NodeId{}) {
+    if (e->expires_s < now_s) {
+      return Error{Errc::kRefused,
+                   fmt::format("this invitation expired at {:%Y-%m-%d %H:%M:%S} UTC; ask for another one",
+                               fmt::gmtime(static_cast<std::time_t>(e->expires_s)))};
+    }
+    e->used_by = host;
+    if (auto saved = save(); !saved) {
+      e->used_by = NodeId{};
+      return Error{saved.error().code, saved.error().text + ", so nobody can join by this invitation now"};
+    }
   }
-  if (e->asking != NodeId{} && e->asking != host) {
-    return Error{Errc::kRefused, "another host is joining by this invitation just now: each admits one"};
-  }
-  e->asking = host;
+  ++e->under_way;
   return std::nullopt;
 }
 
-Result<void> Invitations::ended(NodeId guest, NodeId host, bool admitted) {
+Result<void> Invitations::ended(NodeId guest, NodeId host, End end) {
   auto* e = find(guest);
-  if (e == nullptr) return {};
-  e->asking = NodeId{};
-  if (!admitted || e->used_by == host) return {};
-  e->used_by = host;
-  return save();
+  if (e == nullptr || e->used_by != host || e->under_way == 0) return {};
+  --e->under_way;
+  e->is_open |= end == End::kTakenIn || end == End::kUnknown;
+  if (e->is_open || e->under_way > 0 || end == End::kAgain) return {};
+  e->used_by = NodeId{};
+  if (auto saved = save(); !saved) {
+    e->used_by = host;
+    e->is_open = true;
+    return saved;
+  }
+  return {};
 }
 
 }  // namespace kinfs::daemon

@@ -1,8 +1,9 @@
 // The invitations that this host has given, in data_dir/invitations.json (0600): which are open, by whom they were
 // used, when they expire. The keys themselves are not kept, only their public halves.
 //
-// One invitation admits one host. The same host may use it again, since the answer may have been lost. What is used up
-// or expired is kept for kKeepS more, so that whoever comes with it learns why it is refused.
+// One invitation admits one host: which one is on disk before that host is taken in, so that no other is, also when
+// this one dies in between. The same host may use it again, since the answer may have been lost. What is used up or
+// expired is kept for kKeepS more, so that whoever comes with it learns why it is refused.
 //
 // Threading: the loop's thread.
 #pragma once
@@ -28,11 +29,17 @@ class Invitations {
   Result<cluster::KeyPair> issue(std::uint64_t now_s, std::uint64_t expires_s);
   /// The public keys of all, for the check of keys.
   std::set<Bytes> keys() const;
-  /// Why `host` cannot come in by the key with the id `guest`; nullopt: it may, and nobody else by the same until
-  /// ended().
+  /// Why `host` cannot come in by the key with the id `guest`; nullopt: it may, and nobody else by the same, which is
+  /// on disk when this returns. Each is followed by ended().
   std::optional<Error> begin(NodeId guest, NodeId host, std::uint64_t now_s);
-  /// `admitted`: the invitation is used up.
-  Result<void> ended(NodeId guest, NodeId host, bool admitted);
+  enum class End {
+    kTakenIn,
+    kRefused,  // another host may use it, unless an earlier attempt of this one may have been carried out
+    kAgain,    // it was not taken in, and asks again: no other host may
+    kUnknown,  // whether it was: no other host may
+  };
+  /// An error: it is not on disk that others may use it, and they may not.
+  Result<void> ended(NodeId guest, NodeId host, End end);
 
   static constexpr std::size_t kMostOpen = 200;
   static constexpr std::uint64_t kKeepS = 30ull * 24 * 3600;
@@ -43,7 +50,9 @@ class Invitations {
     NodeId guest{};
     std::uint64_t expires_s = 0;
     NodeId used_by{};
-    NodeId asking{};  // not on disk
+    // Not on disk:
+    std::uint32_t under_way = 0;  // attempts of that host
+    bool is_open = false;         // one of them may have been carried out
   };
   explicit Invitations(std::string file) : file_(std::move(file)) {}
   Entry* find(NodeId guest);

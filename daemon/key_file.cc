@@ -12,6 +12,8 @@
 #include <optional>
 #include <string_view>
 
+#include "storage/whole_file.h"
+
 namespace kinfs::daemon {
 namespace {
 
@@ -87,6 +89,8 @@ Result<cluster::KeyPair> make_key_file(const std::string& path) {
     ::unlink(path.c_str());
     return fail(Errc::kIo, fmt::format("cannot write the key file {}: {}", path, std::strerror(error)));
   }
+  // Others learn of this key soon: it must not be gone with the next power cut.
+  if (auto synced = sync_folder_of(path); !synced) return pass(std::move(synced));
   return keys;
 }
 

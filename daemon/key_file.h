@@ -13,7 +13,8 @@ namespace kinfs::daemon {
 
 /// kRefused: wrong mode, owner or kind of file. kNotFound: there is none. kCorrupt: not a key file.
 Result<cluster::KeyPair> read_key_file(const std::string& path);
-/// Makes a pair and writes it with mode 0600. kExists when the file is there already: a key is never overwritten.
+/// Makes a pair and writes it with mode 0600; on disk when this returns. kExists when the file is there already: a key
+/// is never overwritten.
 Result<cluster::KeyPair> make_key_file(const std::string& path);
 
 }  // namespace kinfs::daemon

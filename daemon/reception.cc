@@ -31,6 +31,24 @@ cluster::UnixServerLimits guest_limits() {
 
 }  // namespace
 
+Result<Member> as_guest(const Member& asks) {
+  if (cluster::node_id_of(asks.public_key) != asks.node) {
+    return fail(Errc::kRefused, "the host that wants to join names itself by another key than its own");
+  }
+  if (auto good = check_name(asks.name); !good) return fail(Errc::kRefused, good.error().text);
+  if (!check_dialled(asks.address)) {
+    return fail(Errc::kRefused, fmt::format("{:?} is no address under which another host can dial {}; one looks like "
+                                            "tcp://192.0.2.1:7946",
+                                            asks.address, asks.name));
+  }
+  Member out;
+  out.node = asks.node;
+  out.name = asks.name;
+  out.address = asks.address;
+  out.public_key = asks.public_key;
+  return out;
+}
+
 Result<std::unique_ptr<Reception>> Reception::open(const Config& config, Member own, cluster::ZmqTransport& transport,
                                                    Ask ask, std::function<Hlc()> hlc) {
   auto invitations = Invitations::open(config.data_dir + "/invitations.json");
@@ -68,10 +86,12 @@ void Reception::on_request(std::uint64_t connection, std::uint64_t id, cluster::
   auto* admit = std::get_if<cluster::AdmitRequest>(&request);
   if (admit == nullptr) return refuse({Errc::kRefused, "an invitation is for joining, and for nothing else"});
   const auto guest = transport_.visitor_of(Visitor::kGuest, connection);
-  const auto& member = admit->member;
-  if (cluster::node_id_of(member.public_key) != member.node) {
-    return refuse({Errc::kRefused, "the host that wants to join names itself by another key than its own"});
+  auto allowed = as_guest(admit->member);
+  if (!allowed) {
+    spdlog::warn("a host that comes by an invitation is not let in: {}", allowed.error().text);
+    return refuse(std::move(allowed.error()));
   }
+  const auto& member = admit->member = std::move(*allowed);
   if (auto error = invitations_.begin(guest, member.node, now_s())) {
     spdlog::warn("{} ({}) is not let in: {}", member.name, member.address, error->text);
     return refuse(std::move(*error));
@@ -83,12 +103,19 @@ void Reception::on_request(std::uint64_t connection, std::uint64_t id, cluster::
 void Reception::reply(std::uint64_t connection, std::uint64_t id, cluster::Answer answer) {
   const auto* error = std::get_if<Error>(&answer);
   const auto found = joining_.extract({connection, id});
-  // Whom no answer reached in time may have been admitted: nobody else comes in by its invitation.
-  if (!found.empty() && (error == nullptr || error->code != Errc::kTimeout)) {
+  if (!found.empty()) {
+    using End = Invitations::End;
     const auto& [guest, member] = found.mapped();
     if (error == nullptr) spdlog::info("{} ({}) has joined", member.name, member.address);
-    const auto ended = invitations_.ended(guest, member.node, error == nullptr);
-    if (!ended) spdlog::error("{}; the invitation that {} used can be used again", ended.error().text, member.name);
+    // Whom no answer reached in time may have been admitted. Who is told that others are busy asks again at once: to
+    // free the invitation and take it again is not worth two writes each time.
+    const auto end = error == nullptr                ? End::kTakenIn
+                     : error->code == Errc::kTimeout ? End::kUnknown
+                     : error->code == Errc::kBusy    ? End::kAgain
+                                                     : End::kRefused;
+    if (const auto ended = invitations_.ended(guest, member.node, end); !ended) {
+      spdlog::error("{}; no other host can use the invitation that {} could not", ended.error().text, member.name);
+    }
   }
   transport_.reply(Visitor::kGuest, connection, id, std::move(answer));
 }

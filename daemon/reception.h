@@ -17,6 +17,10 @@
 
 namespace kinfs::daemon {
 
+/// Of what a host that comes by an invitation says of itself, what it may choose: key, name and address; the rest is as
+/// with any new host. kRefused, in words that can be logged, when that will not do.
+Result<Member> as_guest(const Member& asks);
+
 class Reception {
  public:
   struct Invited {

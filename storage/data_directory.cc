@@ -60,18 +60,20 @@ bool exists(const std::string& path) {
   return stdfs::exists(path, ignored);
 }
 
-/// The name of one entry that is not ours to share a directory with; empty: there is none.
+}  // namespace
+
 Result<std::string> foreign_entry(const std::string& path) {
+  const bool ours = exists(path + std::string(kFormatFile)) || exists(path + std::string(kCreatingFile));
+  if (ours || !exists(path)) return std::string();
   std::error_code error;
   for (stdfs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) {
     const std::string name = it->path().filename().native();
-    if (name != "lost+found") return name;  // a file system's own, at its root
+    // The first is a file system's own, at its root.
+    if (name != "lost+found" && name != kFoundingFile) return name;
   }
   if (error) return errno_error("cannot list", path, error.value());
   return std::string();
 }
-
-}  // namespace
 
 DataDirectory::DataDirectory(DataDirectory&& other) noexcept
     : path_(std::move(other.path_)),

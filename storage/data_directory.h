@@ -13,6 +13,14 @@ inline constexpr const char* kBeginEmpty =
     "key: it begins empty and takes back all that they have. Until then fewer copies exist, so keep the other "
     "hosts running; what only this host had is in the directory that was moved away";
 
+/// In a data directory that is made to begin a cluster by invitation; nothing else may stand in one that is not ours
+/// yet. kinfsd takes it away once the cluster is there, durably: so one that is emptied later begins none.
+inline constexpr const char* kFoundingFile = "founding";
+
+/// What is in `path` that makes it another program's directory, which claim() would refuse; empty: nothing, or there is
+/// no directory. kIo, kAccess when it cannot be looked into.
+Result<std::string> foreign_entry(const std::string& path);
+
 /// A locked data directory. The lock ends with the object.
 class DataDirectory {
  public:

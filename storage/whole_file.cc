@@ -50,10 +50,15 @@ Result<void> write_whole_file(const std::string& path, std::string_view text, mo
     }
   }
   if (::rename(fresh.c_str(), path.c_str()) != 0) return bad();
-  const auto folder = std::filesystem::path(path).parent_path().string();
-  const Descriptor parent(::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (parent.get() < 0 || ::fsync(parent.get()) != 0) return bad();
-  return {};
+  return sync_folder_of(path);
+}
+
+Result<void> sync_folder_of(const std::string& path) {
+  auto folder = std::filesystem::path(path).parent_path().string();
+  if (folder.empty()) folder = ".";
+  const Descriptor parent(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (parent.get() >= 0 && ::fsync(parent.get()) == 0) return {};
+  return fail(Errc::kIo, fmt::format("cannot sync {}: {}", folder, std::strerror(errno)));
 }
 
 Result<std::string> read_whole_file(const std::string& path, std::size_t limit) {

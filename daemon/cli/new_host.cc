@@ -1,5 +1,6 @@
 #include "daemon/cli/new_host.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -14,10 +15,12 @@
 #include <filesystem>
 
 #include "cluster/guest.h"
+#include "daemon/cli/host_config.h"
 #include "daemon/cli/mount.h"
 #include "daemon/cli/process.h"
 #include "daemon/cli/session.h"
 #include "daemon/key_file.h"
+#include "storage/data_directory.h"
 #include "storage/whole_file.h"
 
 namespace kinfs::daemon {
@@ -26,8 +29,8 @@ namespace {
 constexpr std::size_t kMaxConfigBytes = 4 << 20;
 constexpr std::int64_t kStartMs = 60'000;
 constexpr std::int64_t kSystemdMs = 16 * 60'000;  // over the unit's own patience
-constexpr std::uint32_t kAskMs = 1000;
-constexpr std::size_t kLogLines = 12;
+constexpr std::uint32_t kSelfAskMs = 1000;
+constexpr std::size_t kSelfLogLines = 12;
 constexpr const char* kUnit = "kinfsd.service";
 constexpr const char* kAnywhere = "tcp://192.0.2.1:9";  // RFC 5737: by the default route; nothing is sent
 
@@ -63,17 +66,6 @@ Result<void> may_write_in(const std::string& folder) {
 
 std::string parent_of(const std::string& file) { return std::filesystem::path(file).parent_path().string(); }
 
-/// An option HOST, HOST:PORT or tcp://HOST:PORT as the last.
-std::string full_address(const std::string& word, std::uint16_t port) {
-  if (word.find("://") != std::string::npos) return word;
-  const auto colon = word.rfind(':');
-  const bool has_port = colon != std::string::npos && word.find(']', colon) == std::string::npos &&
-                        (word.find(':') == colon || word[colon - 1] == ']');
-  if (has_port) return "tcp://" + word;
-  const bool bare_ipv6 = word.find(':') != std::string::npos && word.front() != '[';
-  return bare_ipv6 ? fmt::format("tcp://[{}]:{}", word, port) : fmt::format("tcp://{}:{}", word, port);
-}
-
 }  // namespace
 
 Result<NewHost> NewHost::look(const SetUpOptions& options) {
@@ -108,18 +100,25 @@ Result<NewHost> NewHost::look(const SetUpOptions& options) {
                                             host.file_, host.config_.name));
   }
   if (!options.name.empty()) host.config_.name = options.name;
-  if (auto free = host.is_free(); !free) return pass(std::move(free));
   const auto folder = parent_of(host.file_);
   if (auto made = make_folder(folder); !made) return pass(std::move(made));
   if (auto may = may_write_in(folder); !may) return pass(std::move(may));
+  if (auto free = host.is_free(); !free) return pass(std::move(free));
   return host;
 }
 
 /// Neither data nor a daemon that would go on serving it.
 Result<void> NewHost::is_free() const {
-  if (auto session = Session::open(config_.socket, kAskMs)) {
+  if (auto session = Session::open(config_.socket, kSelfAskMs)) {
     return fail(Errc::kExists, fmt::format("a kinfsd runs on this host already (socket {}); stop it first{}",
                                            config_.socket, under_systemd() ? ": systemctl stop kinfsd" : ""));
+  }
+  auto foreign = foreign_entry(config_.data_dir);
+  if (!foreign) return pass(std::move(foreign));
+  if (!foreign->empty()) {
+    return fail(Errc::kRefused, fmt::format("{} is not empty and no data directory of kinfs: it holds {}; name another "
+                                            "node.data_dir in {}",
+                                            config_.data_dir, *foreign, file_));
   }
   if (::access((config_.data_dir + "/FORMAT").c_str(), F_OK) != 0) return {};
   return fail(Errc::kExists, fmt::format("{} holds the data of a kinfsd that was of another cluster, or alone; move it "
@@ -129,56 +128,86 @@ Result<void> NewHost::is_free() const {
 
 Result<cluster::KeyPair> NewHost::keys() const {
   auto keys = read_key_file(config_.key_file);
-  if (keys || keys.error().code != Errc::kNotFound) return keys;
-  if (auto made = make_folder(parent_of(config_.key_file)); !made) return pass(std::move(made));
-  keys = make_key_file(config_.key_file);
+  if (!keys && keys.error().code == Errc::kNotFound) {
+    if (auto made = make_folder(parent_of(config_.key_file)); !made) return pass(std::move(made));
+    keys = make_key_file(config_.key_file);
+  }
   if (!keys) return keys;
+  // Also one that was there: whoever made it by hand, as root, may have left it to root.
   if (auto given = give_to_daemon(config_.key_file); !given) return pass(std::move(given));
   return keys;
 }
 
-Result<std::string> NewHost::address(const std::string& towards) const {
+Result<std::string> NewHost::find_address(const std::string& towards) const {
   const auto port = parse_address(config_.listen)->second;
-  std::string full;
-  if (!options_.address.empty()) {
-    full = full_address(options_.address, port);
-  } else {
-    auto own = cluster::own_address_towards(towards.empty() ? kAnywhere : towards);
-    const auto host = own ? *own : interface_address();
-    if (host.empty()) {
-      return fail(Errc::kRefused,
-                  "this machine has no network address but that of itself; say with --address HOST under "
-                  "which name or address the other hosts reach it");
-    }
-    full = fmt::format("tcp://{}:{}", host, port);
-  }
-  if (auto good = parse_address(full); !good) return pass(std::move(good));
-  return full;
+  if (!options_.address.empty()) return full_address(options_.address, port);
+  auto own = cluster::own_address_towards(towards.empty() ? kAnywhere : towards);
+  const auto host = own ? *own : interface_address();
+  if (!host.empty()) return fmt::format("tcp://{}:{}", host, port);
+  return fail(Errc::kRefused,
+              "this machine has no network address but that of itself; say with --address HOST under "
+              "which name or address the other hosts reach it");
 }
 
-Result<void> NewHost::write_config(const std::string& cluster_id, std::uint32_t copies, const std::string& address,
-                                   const std::vector<Member>& others) {
-  std::string text = text_;
-  if (!has_file_) {
-    text = "# The configuration of kinfsd on this host: kinfs.toml(5). Every other key has a default.\n";
-    text += fmt::format("[node]\nname = {}\n", toml_string(config_.name));
-    // IPv4's wildcard does not listen on it.
-    if (address.find('[') != std::string::npos) text += "listen = \"tcp://[::]:7946\"\n";
+Result<void> NewHost::plan(const std::string& cluster_id, std::uint32_t copies, const std::string& towards) {
+  if (auto good = check_name(config_.name); !good) {
+    return fail(Errc::kInvalid, good.error().text + "; say another one with --name");
   }
-  if (!text.empty() && text.back() != '\n') text += '\n';
-  text += fmt::format("\n[cluster]\nid = {}\nby_invitation = true\naddress = {}\n", toml_string(cluster_id),
-                      toml_string(address));
-  for (const auto& m : others) {
-    text += fmt::format("\n[[cluster.member]]\nname = {}\naddress = {}\npublic_key = {}\n", toml_string(m.name),
-                        toml_string(m.address), toml_string(to_hex(m.public_key)));
-  }
-  if (copies != 3) text += fmt::format("\n[quorum]\nn = {}\n", copies);
-  auto config = parse_config(text, file_, config_.name);
+  auto address = find_address(towards);
+  if (!address) return pass(std::move(address));
+  if (auto good = check_dialled(*address); !good) return good;
+  part_ = {cluster_id, copies, *address, {}};
+  auto config = planned();
   if (!config) return pass(std::move(config));
-  if (auto written = write_whole_file(file_, text, 0644); !written) return written;
+  return check_family(config->listen, *address);
+}
+
+std::string NewHost::planned_text() const {
+  return config_text(has_file_ ? std::optional(text_) : std::nullopt, config_.name, part_);
+}
+
+Result<Config> NewHost::planned() const {
+  auto config = parse_config(planned_text(), file_, config_.name);
+  if (config || !has_file_) return config;
+  return fail(config.error().code, fmt::format("{} makes no sense with what is to be added to it, [cluster] and where "
+                                               "it listens; move it away, or set the cluster up by hand:\n{}",
+                                               file_, config.error().text));
+}
+
+Result<void> NewHost::write_config(const std::vector<Member>& others) {
+  part_.others = others;
+  auto config = planned();
+  if (!config) return pass(std::move(config));
+  if (auto written = write_whole_file(file_, planned_text(), 0644); !written) return written;
   config_ = std::move(*config);
   return {};
 }
+
+Result<void> NewHost::allow_founding() const {
+  const auto& folder = config_.data_dir;
+  if (::mkdir(folder.c_str(), 0700) == 0) {
+    // The unit's user is to write in it. Started by hand, by root, kinfsd writes as root, and so it may stay root's.
+    if (auto given = under_systemd() ? give_to_daemon(folder) : Result<void>{}; !given) return given;
+  } else if (errno != EEXIST) {
+    return fail(Errc::kRefused, fmt::format("cannot make the data directory {}: {}; make it, or set node.data_dir",
+                                            folder, std::strerror(errno)));
+  }
+  const auto mark = founding_mark();
+  const int fd = ::open(mark.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+  if (fd < 0) return fail(Errc::kIo, fmt::format("cannot make {}: {}", mark, std::strerror(errno)));
+  ::close(fd);
+  return sync_folder_of(mark);
+}
+
+Result<void> NewHost::forbid_founding() const {
+  const auto mark = founding_mark();
+  if (::unlink(mark.c_str()) == 0) return sync_folder_of(mark);
+  if (errno == ENOENT || errno == ENOTDIR) return {};
+  return fail(Errc::kRefused, fmt::format("cannot remove {}, which an interrupted kinfs init has left: {}", mark,
+                                          std::strerror(errno)));
+}
+
+std::string NewHost::founding_mark() const { return config_.data_dir + "/" + kFoundingFile; }
 
 // --- The daemon ---
 
@@ -189,9 +218,9 @@ bool NewHost::under_systemd() const {
   return code && *code == 0;
 }
 
-/// The unit's user reads it.
+/// The unit's user reads it, by whatever kinfsd is started now.
 Result<void> NewHost::give_to_daemon(const std::string& path) const {
-  if (!under_systemd()) return {};
+  if (::geteuid() != 0) return {};
   const auto* user = ::getpwnam("kinfs");
   if (user == nullptr || ::chown(path.c_str(), user->pw_uid, user->pw_gid) == 0) return {};
   return fail(Errc::kRefused,
@@ -202,9 +231,19 @@ Result<void> NewHost::start_by_systemd() const {
   std::string words;
   auto code = run_program({"/usr/bin/systemctl", "enable", "--now", kUnit}, kSystemdMs, &words);
   if (!code) return pass(std::move(code));
+  if (*code != 0) {
+    return fail(Errc::kInternal,
+                fmt::format("systemd could not start kinfsd; `journalctl -u kinfsd` says why:\n{}", words));
+  }
+  // A unit that is skipped, by a condition that does not hold, counts as started.
+  std::string state;
+  code = run_program({"/usr/bin/systemctl", "is-active", kUnit}, kSystemdMs, &state);
+  if (!code) return pass(std::move(code));
   if (*code == 0) return {};
-  return fail(Errc::kInternal,
-              fmt::format("systemd could not start kinfsd; `journalctl -u kinfsd` says why:\n{}", words));
+  return fail(Errc::kInternal, fmt::format("systemd was asked to start kinfsd, and it does not run ({}): `systemctl "
+                                           "status kinfsd` and `journalctl -u kinfsd` say why; then go on with "
+                                           "`systemctl start kinfsd`",
+                                           state.substr(0, state.find('\n'))));
 }
 
 Result<void> NewHost::start_in_background() const {
@@ -216,18 +255,18 @@ Result<void> NewHost::start_in_background() const {
   bool ended = false;
   const bool answers = wait_until(kStartMs, [&] {
     ended = !runs(*started);
-    auto session = ended ? Result<Session>(fail(Errc::kUnavailable, "")) : Session::open(config_.socket, kAskMs);
+    auto session = ended ? Result<Session>(fail(Errc::kUnavailable, "")) : Session::open(config_.socket, kSelfAskMs);
     return ended || (session && session->admin("status").has_value());
   });
   if (answers && !ended) return {};
   return fail(Errc::kInternal, fmt::format("kinfsd {}; the last lines of {}:\n{}", ended ? "ended" : "does not answer",
-                                           log, tail_of(log, kLogLines)));
+                                           log, tail_of(log, kSelfLogLines)));
 }
 
 Result<void> NewHost::start() const {
   if (auto started = under_systemd() ? start_by_systemd() : start_in_background(); !started) return started;
   const bool knows = wait_until(kStartMs, [&] {
-    auto session = Session::open(config_.socket, kAskMs);
+    auto session = Session::open(config_.socket, kSelfAskMs);
     auto status = session ? session->admin("status") : Result<Json>(fail(Errc::kUnavailable, ""));
     const auto cluster = status ? status->value("cluster", Json::object()) : Json::object();
     return cluster.value("id", "") == config_.cluster_id && cluster.value("knows_members", false);

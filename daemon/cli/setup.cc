@@ -1,7 +1,6 @@
 #include "daemon/cli/setup.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -14,7 +13,6 @@
 #include "daemon/cli/new_host.h"
 #include "daemon/cli/process.h"
 #include "daemon/cli/session.h"
-#include "storage/whole_file.h"
 
 namespace kinfs::daemon {
 namespace {
@@ -82,18 +80,15 @@ std::vector<std::string> unseen(const std::string& socket) {
 int init(const InitOptions& options) {
   auto host = NewHost::look(options.host);
   if (!host) return give_up(host.error());
-  auto address = host->address("");
-  if (!address) return give_up(address.error());
-  if (auto keys = host->keys(); !keys) return give_up(keys.error());
-  const auto founding = founding_file(host->config());
-  if (auto made = write_whole_file(founding, "", 0644); !made) return give_up(made.error());
   const auto id = new_cluster_id();
-  if (auto written = host->write_config(id, static_cast<std::uint32_t>(options.copies), *address, {}); !written) {
-    return give_up(written.error());
+  if (auto planned = host->plan(id, static_cast<std::uint32_t>(options.copies), ""); !planned) {
+    return give_up(planned.error());
   }
+  if (auto keys = host->keys(); !keys) return give_up(keys.error());
+  if (auto allowed = host->allow_founding(); !allowed) return give_up(allowed.error());
+  if (auto written = host->write_config({}); !written) return give_up(written.error());
   if (auto started = host->start(); !started) return give_up(started.error());
-  ::unlink(founding.c_str());
-  fmt::print("{} is the first host of cluster {}; others reach it at {}\n", host->config().name, id, *address);
+  fmt::print("{} is the first host of cluster {}; others reach it at {}\n", host->config().name, id, host->address());
   if (const auto code = host->mount(); code != kExitDone) return code;
   fmt::print("to add a host: `kinfs invite` here prints a word, and there `kinfs join WORD`\n");
   return kExitDone;
@@ -125,30 +120,31 @@ int join(const JoinOptions& options) {
   }
   auto host = NewHost::look(options.host);
   if (!host) return give_up(host.error());
-  auto address = host->address(invitation->address);
-  if (!address) return give_up(address.error());
+  // All that can be wrong here is found before the invitation is used.
+  if (auto planned = host->plan(invitation->cluster_id, invitation->copies, invitation->address); !planned) {
+    return give_up(planned.error());
+  }
+  if (auto forbidden = host->forbid_founding(); !forbidden) return give_up(forbidden.error());
   auto keys = host->keys();
   if (!keys) return give_up(keys.error());
   Member member;
   member.node = cluster::node_id_of(keys->public_key);
   member.name = host->config().name;
-  member.address = *address;
+  member.address = host->address();
   member.public_key = keys->public_key;
   auto admitted = ask(*invitation, member);
   if (!admitted) return give_up(admitted.error());
   auto others = admitted->members;
   std::erase_if(others, [&](const Member& m) { return m.node == member.node; });
-  if (auto written = host->write_config(invitation->cluster_id, invitation->copies, *address, others); !written) {
-    return give_up(written.error());
-  }
+  if (auto written = host->write_config(others); !written) return give_up(written.error());
   if (auto started = host->start(); !started) return give_up(started.error());
   fmt::print("{} has joined cluster {} as one of {} hosts; they reach it at {}\n", member.name, invitation->cluster_id,
-             admitted->members.size(), *address);
+             admitted->members.size(), member.address);
   if (const auto names = unseen(host->config().socket); !names.empty()) {
     complain(
         fmt::format("{} cannot be reached from here, or not this host from there: check that every host lets TCP "
                     "to its port through, and that {} is this host's address for the others",
-                    fmt::join(names, ", "), *address));
+                    fmt::join(names, ", "), member.address));
     (void)host->mount();
     return kExitAttention;
   }

@@ -4,6 +4,7 @@
 #include <random>
 
 #include "daemon/cli/context_token.h"
+#include "daemon/cli/host_config.h"
 #include "daemon/cli/kv.h"
 #include "daemon/cli/session.h"
 #include "daemon/exit_code.h"
@@ -180,6 +181,56 @@ TEST(ExitCodes, AreFrozen) {
   EXPECT_EQ(exit_code_of(Errc::kFormat), 4);
   EXPECT_EQ(exit_code_of(Errc::kCorrupt), 5);
   EXPECT_EQ(exit_code_of(Errc::kInternal), 5);
+}
+
+// --- What kinfs init and kinfs join write ---
+
+TEST(HostConfig, AddressesAsPeopleWriteThem) {
+  const std::pair<const char*, const char*> cases[] = {{"alma", "tcp://alma:7946"},
+                                                       {"alma:1", "tcp://alma:1"},
+                                                       {"192.0.2.1", "tcp://192.0.2.1:7946"},
+                                                       {"2001:db8::1", "tcp://[2001:db8::1]:7946"},
+                                                       {"[2001:db8::1]", "tcp://[2001:db8::1]:7946"},
+                                                       {"[2001:db8::1]:1", "tcp://[2001:db8::1]:1"},
+                                                       {"tcp://alma:1", "tcp://alma:1"}};
+  for (const auto& [word, full] : cases) EXPECT_EQ(full_address(word, 7946), full);
+}
+
+Config after(const std::optional<std::string>& before, const std::string& address) {
+  Member other;
+  other.name = "berta";
+  other.address = "tcp://192.0.2.9:7946";
+  other.public_key = Bytes(32, 'b');
+  const auto text = config_text(before, "alma", {"c", 2, address, {other}});
+  auto config = parse_config(text, "f", "host");
+  EXPECT_TRUE(config) << config.error().text << "\n" << text;
+  return config ? *config : Config();
+}
+
+TEST(HostConfig, AHostListensWhereItIsDialled) {
+  const auto plain = after(std::nullopt, "tcp://192.0.2.1:7946");
+  EXPECT_EQ(plain.name, "alma");
+  EXPECT_EQ(plain.cluster_id, "c");
+  EXPECT_EQ(plain.quorum.n, 2u);
+  EXPECT_EQ(plain.address, "tcp://192.0.2.1:7946");
+  ASSERT_EQ(plain.members.size(), 1u);
+  EXPECT_EQ(plain.members[0].name, "berta");
+  EXPECT_EQ(plain.listen, Config().listen);
+  EXPECT_EQ(after(std::nullopt, "tcp://alma:7950").listen, "tcp://0.0.0.0:7950");
+  EXPECT_EQ(after(std::nullopt, "tcp://[2001:db8::1]:7946").listen, "tcp://[::]:7946");
+  EXPECT_EQ(after(std::nullopt, "tcp://[2001:db8::1]:7950").listen, "tcp://[::]:7950");
+}
+
+TEST(HostConfig, WhatAFileSaysStays) {
+  const std::string elsewhere = "tcp://192.0.2.1:7950";
+  for (const char* before : {"", "# nothing\n", "[log]\nlevel = \"warn\"", "[node]\n# listen = \"tcp://0.0.0.0:1\"\n",
+                             "[log]\nlevel = \"warn\"\n  [node]  # this one\nname = \"alma\"\n"}) {
+    EXPECT_EQ(after(before, elsewhere).listen, "tcp://0.0.0.0:7950") << before;
+    EXPECT_EQ(after(before, "tcp://192.0.2.1:7946").listen, Config().listen) << before;
+  }
+  // A port that is handed on from elsewhere.
+  EXPECT_EQ(after("[node]\n  listen = \"tcp://192.0.2.7:7946\"\n", elsewhere).listen, "tcp://192.0.2.7:7946");
+  EXPECT_EQ(after("node.listen = \"tcp://0.0.0.0:7946\"\n", elsewhere).listen, "tcp://0.0.0.0:7946");
 }
 
 }  // namespace

@@ -49,6 +49,31 @@ TEST(Config, EverythingSet) {
   EXPECT_EQ(config->log_level, "debug");
 }
 
+TEST(Config, WhereAHostListensAndWhereItIsDialled) {
+  for (const char* good : {"tcp://192.0.2.1:7946", "tcp://[2001:db8::1]:7946", "tcp://alma.example:1"}) {
+    EXPECT_TRUE(check_dialled(good)) << good;
+  }
+  for (const char* bad :
+       {"tcp://0.0.0.0:7946", "tcp://[::]:7946", "tcp://*:7946", "192.0.2.1:7946", "tcp://192.0.2.1"}) {
+    EXPECT_FALSE(check_dialled(bad)) << bad;
+  }
+  const std::string v4 = "tcp://192.0.2.1:7946";
+  const std::string v6 = "tcp://[2001:db8::1]:7946";
+  const std::string name = "tcp://alma:7946";
+  EXPECT_TRUE(check_family("tcp://0.0.0.0:7946", v4));
+  EXPECT_TRUE(check_family("tcp://0.0.0.0:7946", name));
+  EXPECT_TRUE(check_family("tcp://[::]:7946", v4));
+  EXPECT_TRUE(check_family("tcp://[::]:7946", v6));
+  EXPECT_TRUE(check_family(v6, name));
+  const auto narrow = check_family("tcp://0.0.0.0:7950", v6);
+  ASSERT_FALSE(narrow);
+  for (const char* word : {"IPv6", "IPv4 alone", "tcp://[::]:7950", "--address"}) {
+    EXPECT_NE(narrow.error().text.find(word), std::string::npos) << narrow.error().text;
+  }
+  EXPECT_FALSE(check_family("tcp://*:7946", v6));
+  EXPECT_FALSE(check_family(v6, v4));
+}
+
 TEST(Config, ByInvitation) {
   const std::string joins = "[cluster]\nid = \"c\"\nby_invitation = true\naddress = \"tcp://192.0.2.1:7946\"\n";
   const auto first = parse_config(joins, "f", "a");

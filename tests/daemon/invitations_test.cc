@@ -8,6 +8,7 @@
 #include "cluster/invitation.h"
 #include "cluster/zmq_transport.h"
 #include "daemon/invitations.h"
+#include "daemon/reception.h"
 
 namespace kinfs::daemon {
 namespace {
@@ -15,6 +16,7 @@ namespace {
 constexpr NodeId kHost{1};
 constexpr NodeId kOther{2};
 constexpr std::uint64_t kNow = 1'700'000'000;
+using End = Invitations::End;
 
 class InvitationsTest : public testing::Test {
  protected:
@@ -38,12 +40,52 @@ TEST_F(InvitationsTest, OneAdmitsOneHost) {
   const auto guest = issue(in);
   EXPECT_EQ(words(in.begin(guest, kHost, kNow)), "may come in");
   EXPECT_NE(words(in.begin(guest, kOther, kNow)).find("just now"), std::string::npos);
-  ASSERT_TRUE(in.ended(guest, kHost, false));
+  ASSERT_TRUE(in.ended(guest, kHost, End::kRefused));
   EXPECT_EQ(words(in.begin(guest, kOther, kNow)), "may come in");
-  ASSERT_TRUE(in.ended(guest, kOther, true));
+  ASSERT_TRUE(in.ended(guest, kOther, End::kTakenIn));
   EXPECT_NE(words(in.begin(guest, kHost, kNow)).find("used by another host"), std::string::npos);
   // Whose answer was lost asks again, also when it has expired since.
   EXPECT_EQ(words(in.begin(guest, kOther, kNow + 1000)), "may come in");
+}
+
+TEST_F(InvitationsTest, WhomItIsOfIsOnDiskBeforeThatHostIsTakenIn) {
+  NodeId guest{};
+  {
+    auto in = open();
+    guest = issue(in);
+    EXPECT_EQ(words(in.begin(guest, kHost, kNow)), "may come in");  // killed before there was an answer
+  }
+  auto in = open();
+  EXPECT_NE(words(in.begin(guest, kOther, kNow)).find("used by another host"), std::string::npos);
+  EXPECT_EQ(words(in.begin(guest, kHost, kNow + 1000)), "may come in");
+  // What is refused now says nothing of the attempt before.
+  ASSERT_TRUE(in.ended(guest, kHost, End::kRefused));
+  EXPECT_NE(words(in.begin(guest, kOther, kNow)), "may come in");
+}
+
+TEST_F(InvitationsTest, NobodyElseComesInWhileAnAttemptIsOpen) {
+  for (const auto first : {End::kAgain, End::kUnknown}) {
+    auto in = open();
+    const auto guest = issue(in);
+    EXPECT_EQ(words(in.begin(guest, kHost, kNow)), "may come in");
+    EXPECT_EQ(words(in.begin(guest, kHost, kNow)), "may come in");
+    ASSERT_TRUE(in.ended(guest, kHost, End::kRefused));
+    EXPECT_NE(words(in.begin(guest, kOther, kNow)), "may come in");
+    ASSERT_TRUE(in.ended(guest, kHost, first));
+    EXPECT_NE(words(in.begin(guest, kOther, kNow)), "may come in");
+    EXPECT_EQ(words(in.begin(guest, kHost, kNow)), "may come in");
+    ASSERT_TRUE(in.ended(guest, kHost, End::kRefused));
+    EXPECT_EQ(words(in.begin(guest, kOther, kNow)) == "may come in", first == End::kAgain);
+  }
+}
+
+TEST_F(InvitationsTest, NobodyComesInThatCannotBeWrittenDown) {
+  auto in = open();
+  const auto guest = issue(in);
+  std::filesystem::remove_all(folder_);
+  EXPECT_NE(words(in.begin(guest, kHost, kNow)).find(file()), std::string::npos);
+  std::filesystem::create_directory(folder_);
+  EXPECT_EQ(words(in.begin(guest, kOther, kNow)), "may come in");
 }
 
 TEST_F(InvitationsTest, ItExpires) {
@@ -64,8 +106,9 @@ TEST_F(InvitationsTest, TheListOutlivesTheDaemon) {
     unused = issue(in);
     keys = in.keys();
     (void)in.begin(used, kHost, kNow);
-    ASSERT_TRUE(in.ended(used, kHost, true));
-    (void)in.begin(unused, kOther, kNow);  // killed before there was an answer
+    ASSERT_TRUE(in.ended(used, kHost, End::kTakenIn));
+    (void)in.begin(unused, kOther, kNow);
+    ASSERT_TRUE(in.ended(unused, kOther, End::kRefused));
   }
   struct stat st {};
   ASSERT_EQ(::stat(file().c_str(), &st), 0);
@@ -98,6 +141,38 @@ TEST_F(InvitationsTest, ADamagedListIsNamed) {
   ASSERT_FALSE(in);
   EXPECT_EQ(in.error().code, Errc::kCorrupt);
   EXPECT_NE(in.error().text.find(file()), std::string::npos);
+}
+
+TEST(Guest, ChoosesItsNameAndItsAddressAlone) {
+  Member asks;
+  asks.public_key = Bytes(32, 'p');
+  asks.node = cluster::node_id_of(asks.public_key);
+  asks.name = "berta";
+  asks.address = "tcp://192.0.2.2:7946";
+  const auto modest = asks;
+  asks.weight = 1000;
+  asks.zone = "a zone";
+  asks.incarnation = ~0ull;
+  asks.client_key = Bytes(32, 'c');
+  EXPECT_EQ(as_guest(asks).value(), modest);
+  for (const char* name : {"", "two words", "line\nfeed", "\x1b[1m", "a/b"}) {
+    asks.name = name;
+    const auto refused = as_guest(asks);
+    ASSERT_FALSE(refused) << name;
+    EXPECT_EQ(refused.error().code, Errc::kRefused);
+    EXPECT_EQ(refused.error().text.find_first_of("\n\x1b"), std::string::npos);
+  }
+  asks.name = "berta";
+  for (const char* address : {"", "192.0.2.2:7946", "ipc:///tmp/x", "tcp://192.0.2.2", "tcp://0.0.0.0:7946",
+                              "tcp://[::]:7946", "tcp://*:7946", "tcp://a\nb:7946"}) {
+    asks.address = address;
+    const auto refused = as_guest(asks);
+    ASSERT_FALSE(refused) << address;
+    EXPECT_EQ(refused.error().text.find('\n'), std::string::npos);
+  }
+  asks.address = modest.address;
+  asks.node = kHost;
+  EXPECT_FALSE(as_guest(asks));
 }
 
 const cluster::Invitation kSample{

@@ -62,7 +62,7 @@ class FromNothing(Joining):
                 self.assertIn(name, text)
             key = host.path("/etc/kinfs/node.key")
             self.assertEqual(stat.S_IMODE(os.stat(key).st_mode), 0o600)
-            self.assertFalse(os.path.exists(key + ".founding"))
+            self.assertFalse(os.path.exists(host.path("/var/lib/kinfs/founding")))
         self.what_is_refused(first)
         self.all_copies_arrive()
         self.an_emptied_host_comes_back()
@@ -112,6 +112,85 @@ class FromNothing(Joining):
                    "it shows what the others have")
 
 
+class OneHost(Joining):
+    """What kinfs init and the first start leave, and find."""
+    COUNT = 1
+
+    def start(self, host):
+        host.must("sh", "-c", "kinfsd >>/var/log/kinfsd.log 2>&1 </dev/null & exit 0")
+        wait_until(lambda: host.run("kinfs", "status").returncode == DONE, 20 * SLACK, host.log)
+
+    def test_a_cluster_is_founded_once(self):
+        """As kinfs init leaves it when it is killed before it starts the daemon: that is started later, alone."""
+        host = self.hosts[1]
+        mark = host.path("/var/lib/kinfs/founding")
+        host.must("kinfsd", "--make-key", "/etc/kinfs/node.key")
+        write(host.path("/etc/kinfs/kinfs.toml"),
+              '[cluster]\nid = "c"\nby_invitation = true\naddress = "tcp://192.0.2.1:7946"\n')
+        self.says(host.run("kinfsd"), REFUSED, "names no other host", "kinfs init")
+        host.must("sh", "-c", "rm -rf /var/lib/kinfs/*")
+        write(mark, "")
+        self.start(host)
+        self.assertFalse(os.path.exists(mark))
+        host.kill("kinfsd")
+        host.must("sh", "-c", "rm -rf /var/lib/kinfs/*")
+        self.says(host.run("kinfsd"), REFUSED, "names no other host")
+        # Killed after the cluster was there and before the mark was gone.
+        host.must("sh", "-c", "rm -rf /var/lib/kinfs/*")
+        write(mark, "")
+        self.start(host)
+        host.kill("kinfsd")
+        write(mark, "")
+        self.start(host)
+        self.assertFalse(os.path.exists(mark))
+
+    def test_what_is_wrong_is_said_before_anything_is_made(self):
+        host = self.hosts[1]
+        for options, words in ((["--name", "two words"], ["two words", "--name"]),
+                               (["--address", "alma:port"], ["no address"]),
+                               (["--address", "0.0.0.0"], ["all addresses"])):
+            self.says(host.run("kinfs", "init", *options), REFUSED, *words)
+            self.assertEqual(os.listdir(host.path("/etc/kinfs")), [])
+            self.assertEqual(os.listdir(host.path("/var/lib/kinfs")), [])
+        file = host.path("/etc/kinfs/kinfs.toml")
+        for listen, address in (("tcp://0.0.0.0:7946", "2001:db8::1"), ("tcp://[2001:db8::1]:7946", "192.0.2.1")):
+            write(file, f'[node]\nlisten = "{listen}"\n')
+            self.says(host.run("kinfs", "init", "--address", address), REFUSED, "IPv4", "IPv6", listen)
+            self.assertEqual(os.listdir(host.path("/etc/kinfs")), ["kinfs.toml"])
+        os.unlink(file)
+        write(host.path("/var/lib/kinfs/thesis.txt"), "mine\n")
+        self.says(host.run("kinfs", "init"), REFUSED, "thesis.txt")
+        self.assertEqual(os.listdir(host.path("/var/lib/kinfs")), ["thesis.txt"])
+
+    def test_it_listens_at_the_port_that_it_names(self):
+        host = self.hosts[1]
+        self.init(host, "--address", "192.0.2.1:7950")
+        self.assertIn('listen = "tcp://0.0.0.0:7950"', read(host.path("/etc/kinfs/kinfs.toml")).decode())
+        host.must("python3", "-c", "import socket; socket.create_connection(('192.0.2.1', 7950), 5)")
+
+    def test_a_key_that_was_there_is_given_to_the_user_of_the_daemon(self):
+        host = self.hosts[1]
+        host.must("sh", "-c", "(grep -v ^kinfs: /etc/passwd; echo kinfs:x:12345:12346::/:/bin/false) >/srv/passwd && "
+                              "mount --bind /srv/passwd /etc/passwd")
+        host.must("kinfsd", "--make-key", "/etc/kinfs/node.key")
+        self.init(host)
+        key = os.stat(host.path("/etc/kinfs/node.key"))
+        self.assertEqual((key.st_uid, key.st_gid, stat.S_IMODE(key.st_mode)), (12345, 12346, 0o600))
+
+    def test_a_unit_that_systemd_skips_is_no_daemon(self):
+        """A stand-in for systemctl: the unit is known, is started without a complaint, and does not run."""
+        host = self.hosts[1]
+        write(host.path("/srv/systemctl"),
+              '#!/bin/sh\necho "$*" >>/srv/calls\n[ "$1" = is-active ] || exit 0\necho inactive\nexit 3\n')
+        host.must("sh", "-c", "chmod 755 /srv/systemctl && mount --bind /srv/systemctl /usr/bin/systemctl && "
+                              "mount -t tmpfs none /run && mkdir -p /run/kinfs /run/systemd/system")
+        self.says(host.run("kinfs", "init"), INTERNAL, "it does not run", "journalctl -u kinfsd", "inactive")
+        self.assertIn("enable --now kinfsd.service\nis-active kinfsd.service\n", read(host.path("/srv/calls")).decode())
+        # What is needed is there: the daemon, once it is started, makes the cluster.
+        self.assertTrue(os.path.exists(host.path("/var/lib/kinfs/founding")))
+        self.start(host)
+
+
 class Trouble(Joining):
     COUNT = 3
 
@@ -131,6 +210,10 @@ class Trouble(Joining):
         self.hosts.cut(one)
         self.says(two.run("kinfs", "join", word), UNREACHABLE, "host1 does not answer")
         self.hosts.heal(one)
+        # Nor by what is wrong here, or is refused there.
+        self.says(two.run("kinfs", "join", word, "--name", "two words"), REFUSED, "two words")
+        self.says(two.run("kinfs", "join", word, "--address", "0.0.0.0"), REFUSED, "all addresses")
+        self.says(two.run("kinfs", "join", word, "--name", "host1"), REFUSED, "choose another name")
         # The same word, given again: nothing was lost but time.
         self.join(two, word)
         self.hosts.cut(two)
@@ -140,6 +223,21 @@ class Trouble(Joining):
         self.hosts.heal(two)
         wait_until(lambda: one.run("kinfs", "status").returncode == DONE, 20 * SLACK, "they see each other again")
         self.join(three, word)
+
+    def test_a_host_is_taken_in_under_one_name_and_by_one_word(self):
+        one, two, three = self.hosts.all
+        self.init(one)
+        word = self.invite(one)
+        self.join(two, word)
+        # It was killed before it had written its configuration, and is told to join by another name.
+        two.kill("kinfsd")
+        two.must("sh", "-c", "rm -rf /etc/kinfs/kinfs.toml /var/lib/kinfs/*")
+        self.says(two.run("kinfs", "join", word, "--name", "other"), REFUSED, "is called host2", "--name host2")
+        one.kill("kinfsd")
+        one.must("sh", "-c", "kinfsd >>/var/log/kinfsd.log 2>&1 </dev/null & exit 0")
+        wait_until(lambda: b"used by another" in three.run("kinfs", "join", word).stderr, 10 * SLACK,
+                   "host1 knows whose the word is")
+        self.join(two, word)
 
     def test_a_host_killed_while_it_joins(self):
         """kinfs join ends at any moment; given again, it goes on."""

@@ -385,7 +385,7 @@ void finish(World& world, History& history) {
   world.calm();
   // Each host that joins must be filled before the next one may.
   if (!world.run_until([&] { return world.idle(); }, world.joins() ? 240'000'000 : 60'000'000)) {
-    history.violation("hints do not drain within 60 s of healing:" + world.why_not_idle());
+    history.violation("not settled within 60 s of healing:" + world.why_not_idle());
     if (world.joins()) return;
   }
   // What was written when there was one host, no hint gives to those that joined later.

@@ -319,6 +319,12 @@ cluster::NodeConfig World::config_of(std::size_t host) const {
     config.layout_number = h.told.empty() ? 1 : 0;
     config.members = h.told.empty() ? std::vector<Member>{members_[host]} : h.told;
   }
+  // As kinfsd does, by a clock that may be wrong; and it is elsewhere after each start.
+  for (auto& m : config.members) {
+    if (m.node != config.self) continue;
+    m.incarnation = static_cast<std::uint64_t>(wall_ms(host));
+    m.address = fmt::format("sim{}.{}", host + 1, h.epoch);
+  }
   config.seeds = {node_id(0)};
   config.quorum = options_.quorum;
   config.compare_interval_ms = options_.compare_interval_ms;
@@ -379,12 +385,18 @@ void World::calm() {
 }
 
 bool World::idle() const {
-  return std::all_of(hosts_.begin(), hosts_.end(), [](const Host& h) {
+  return std::all_of(hosts_.begin(), hosts_.end(), [this](const Host& h) {
     if (!h.joined) return false;
     if (h.node == nullptr || !h.node->idle()) return false;
     const auto peers = h.node->peers();
-    return std::all_of(peers.begin(), peers.end(), [](const auto& p) { return !p.suspected && p.hints == 0; });
+    return std::all_of(peers.begin(), peers.end(),
+                       [this](const auto& p) { return !p.suspected && p.hints == 0 && where_it_is(p.member); });
   });
+}
+
+bool World::where_it_is(const Member& member) const {
+  const auto& host = hosts_[host_of(member.node)];
+  return host.node != nullptr && host.node->members().front().address == member.address;
 }
 
 std::string World::why_not_idle() const {
@@ -398,6 +410,7 @@ std::string World::why_not_idle() const {
     if (!h.node->idle()) out += fmt::format(" host{} has work under way;", i + 1);
     for (const auto& p : h.node->peers()) {
       if (p.suspected) out += fmt::format(" host{} suspects {};", i + 1, p.member.name);
+      if (!where_it_is(p.member)) out += fmt::format(" host{} takes {} to be elsewhere;", i + 1, p.member.name);
       if (p.hints > 0) out += fmt::format(" host{} keeps {} hints for {};", i + 1, p.hints, p.member.name);
     }
   }

@@ -165,6 +165,8 @@ class World {
   /// What the other side makes of it; nullopt: it refuses it.
   std::optional<cluster::Message> over_the_wire(const cluster::Message& message);
   std::optional<cluster::ClientFrame> over_the_wire(const cluster::ClientFrame& frame);
+  /// Whether that is what the host says of itself.
+  bool where_it_is(const Member& member) const;
   void replace_disk(std::size_t host, std::unique_ptr<MemStore> disk);
   void tick(std::size_t host, std::uint64_t epoch);
   cluster::NodeConfig config_of(std::size_t host) const;
