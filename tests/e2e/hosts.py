@@ -180,8 +180,16 @@ class Hosts:
     def __enter__(self):
         return self
 
-    def __exit__(self, *what):
+    def __exit__(self, kind, *what):
+        if kind:
+            self.tell()
         self.end()
+
+    def tell(self):
+        """What there is to see of each host when a test has failed."""
+        for host in self.all:
+            print(f"--- {host.name}: kinfsd {host.pids('kinfsd')}, mount.kinfs {host.pids('mount.kinfs')}; its log ends:")
+            print(host.log()[-3000:], flush=True)
 
     def end(self):
         for namespace in self.all + ([self.switch] if self.switch else []):
