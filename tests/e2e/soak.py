@@ -110,6 +110,7 @@ class Checker:
     def violation(self, words):
         with self.lock:
             self.wrong.append(f"{time.strftime('%H:%M:%S')} {words}")
+            say("WRONG: " + words)
 
     def failed(self, error):
         with self.lock:
@@ -362,7 +363,16 @@ def set_up(hosts, checker):
         checker.acknowledge(value)
 
 
-def load(hosts, writers, faults, minutes, every):
+def revive(hosts, checker):
+    """Daemons and mounts end when they are killed, and not otherwise: it is reported, and the load goes on."""
+    for host in hosts.all:
+        if gone := [name for name in ("kinfsd", "mount.kinfs") if not host.pids(name)]:
+            last = (host.log().strip().splitlines() or [""])[-1]
+            checker.violation(f"{' and '.join(gone)} of {host.name} ended by itself; its log ends: {last}")
+            host.start()
+
+
+def load(hosts, checker, writers, faults, minutes, every):
     """The writers work while one fault comes after another."""
     idle = threading.Event()  # never set: the load goes on for a time, whatever becomes of it
 
@@ -380,6 +390,7 @@ def load(hosts, writers, faults, minutes, every):
         pace(time.monotonic() + faults.random.uniform(0.2 * every, 0.7 * every))
         undo()
         pace(min(end, began + every))
+        revive(hosts, checker)
     for writer in writers:
         writer.stopping.set()
     wait_until(lambda: all(not w.is_alive() or w.watch() for w in writers), HANG_S + 10,
@@ -393,7 +404,7 @@ def soak(minutes, seed, every, kinds):
         set_up(hosts, checker)
         writers = [Writer(host, checker, seed) for host in hosts.all]
         faults = Faults(hosts, seed, kinds)
-        load(hosts, writers, faults, minutes, every)
+        load(hosts, checker, writers, faults, minutes, every)
         if not any(w.is_alive() for w in writers):
             tree = compare(hosts)
             checker.look_through(tree)
