@@ -81,7 +81,8 @@ def together(function, arguments, seconds):
 class Checker:
     """What was written over what, and what was said of it."""
 
-    def __init__(self):
+    def __init__(self, tell=lambda words: None):
+        self.tell = tell
         self.lock = threading.Lock()
         self.next = 0
         self.over = {}          # value -> the values that its writer had read from what it wrote over
@@ -110,7 +111,7 @@ class Checker:
     def violation(self, words):
         with self.lock:
             self.wrong.append(f"{time.strftime('%H:%M:%S')} {words}")
-            say("WRONG: " + words)
+            self.tell("WRONG: " + words)
 
     def failed(self, error):
         with self.lock:
@@ -173,7 +174,7 @@ class Writer(threading.Thread):
         return self.host.path(f"{SHARED}/{name}")
 
     def run(self):
-        actions = [(self.new_file, 4), (self.edit, 3), (self.look, 3), (self.remove, 1)]
+        actions = [(self.new_file, 4), (self.edit, 3), (self.look, 3), (self.remove, 3)]
         while not self.stopping.is_set():
             action = self.random.choices([a for a, _ in actions], [w for _, w in actions])[0]
             began = time.monotonic()
@@ -399,7 +400,7 @@ def load(hosts, checker, writers, faults, minutes, every):
 
 
 def soak(minutes, seed, every, kinds):
-    checker, tree = Checker(), {}
+    checker, tree = Checker(say), {}
     with Hosts(3, 1024 + int(minutes * 200)) as hosts:
         set_up(hosts, checker)
         writers = [Writer(host, checker, seed) for host in hosts.all]
