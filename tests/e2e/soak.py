@@ -407,7 +407,7 @@ def soak(minutes, seed, every, kinds):
         faults = Faults(hosts, seed, kinds)
         load(hosts, checker, writers, faults, minutes, every)
         if not any(w.is_alive() for w in writers):
-            tree = compare(hosts)
+            tree = compare(hosts, checker)
             checker.look_through(tree)
     siblings = sum(".+" in name for name in tree)
     print(f"{sum(w.done for w in writers)} operations, {len(checker.acknowledged)} values acknowledged, "
@@ -417,10 +417,12 @@ def soak(minutes, seed, every, kinds):
     return checker.wrong
 
 
-def compare(hosts):
+def compare(hosts, checker):
     """Until all hosts show the same, which is returned."""
-    wait_until(lambda: all(host.is_whole() for host in hosts.all), 60,
-               lambda: "\n".join(host.run("kinfs", "status").stdout.decode() for host in hosts.all))
+    def whole():
+        revive(hosts, checker)
+        return all(host.is_whole() for host in hosts.all)
+    wait_until(whole, 60, lambda: "\n".join(host.run("kinfs", "status").stdout.decode() for host in hosts.all))
     say("all is handed over")
     trees = []
 
