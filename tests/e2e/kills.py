@@ -3,8 +3,9 @@
     kills.py [--rounds N] [--seed S]      three rounds unless told
 
 In each round programs on each host create, write, edit in place, fsync, close and rename files of some bytes to some
-MiB. At a random moment, in every second round right after some close(2) has returned, all daemons and mounts of all
-hosts are killed; all are started again, and every file is read on each host:
+MiB. At a random moment all daemons and mounts of all hosts are killed: in every second round right after some close(2)
+has returned, in the others maybe one host shortly after the other. All are started again, and every file is read on
+each host:
 
 - what close(2), fsync(2) or rename(2) returned 0 for is there, byte for byte;
 - of what came after it, any state that the file has had since may be found: a file that was never closed or synced may
@@ -100,11 +101,16 @@ class File:
 
 
 class Killer:
-    """Of all daemons and mounts; once a round."""
+    """Of all daemons and mounts; once a round. With a gap one host goes after the other, in some order: what is
+    written meanwhile is on fewer hosts."""
 
     def __init__(self, hosts, seed):
-        self.pids = [p for host in hosts.all for name in ("kinfsd", "mount.kinfs") for p in host.pids(name)]
-        random.Random(seed).shuffle(self.pids)
+        chance = random.Random(seed)
+        self.pids = [[p for name in ("kinfsd", "mount.kinfs") for p in host.pids(name)] for host in hosts.all]
+        for pids in self.pids:
+            chance.shuffle(pids)
+        chance.shuffle(self.pids)
+        self.gap = 0
         self.lock = threading.Lock()
         self.gone = 0      # that had ended by themselves
         self.at = None
@@ -115,11 +121,13 @@ class Killer:
         with self.lock:
             if self.at is None:
                 self.at = time.monotonic()
-                for pid in self.pids:
-                    try:
-                        os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        self.gone += 1
+                for pids in self.pids:
+                    for pid in pids:
+                        try:
+                            os.kill(pid, signal.SIGKILL)
+                        except ProcessLookupError:
+                            self.gone += 1
+                    self.done.wait(self.gap)  # the others go on for so long
                 self.done.set()
 
 
@@ -316,6 +324,8 @@ def one_round(hosts, left, number, seed, counts):
         if number % 2:
             killer.after = chance.choice(writers)
             killer.done.wait(5 * SLACK)
+        else:
+            killer.gap = chance.choice([0, 0.02, 0.3, 1.5])
         killer.kill()
     settle(hosts)
     for writer in writers:
@@ -329,10 +339,10 @@ def one_round(hosts, left, number, seed, counts):
         wrong.append(f"{killer.gone} daemons or mounts had ended before they were killed")
     files = [file for writer in writers for file in writer.files]
     now = {"closed": sum(len(w.closes) for w in writers), "fsynced": sum(w.fsyncs for w in writers),
-           "closed within 50 ms": sum(killer.at - SHORTLY_S < at for w in writers for at in w.closes),
+           "closed in the last 50 ms": sum(killer.at - SHORTLY_S < at for w in writers for at in w.closes),
            "in flight": sum(not f.closed and not f.removed for f in files)}
     counts.update(now)
-    after = f"after a close of {killer.after.title}" if killer.after else f"{moment:.2f} s in"
+    after = f"after a close of {killer.after.title}" if killer.after else f"{moment:.2f} s in, {killer.gap} s apart"
     say(f"round {number}, killed {after}: {', '.join(f'{n} {what}' for what, n in now.items())}; "
         f"{'not ' if wrong else ''}all there {took:.1f} s after the mounts")
     if wrong:
