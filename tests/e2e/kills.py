@@ -22,11 +22,12 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import threading
 import time
 
 from hosts import SHARED, Hosts
-from lab import SLACK, wait_until
+from lab import SLACK, wait_until, write
 from soak import say, together
 
 SHORTLY_S = 0.05
@@ -379,8 +380,36 @@ def kills(rounds, seed):
     return wrong
 
 
-def self_test():
-    """The checker finds what it is there for."""
+def test_left(root):
+    """What is said of a folder of this machine, in which a file was being renamed over another."""
+    class Here:
+        name = "here"
+
+        @staticmethod
+        def path(name):
+            return root + name
+    os.makedirs(root + SHARED + "/round1")
+    new, target = File("round1/new"), File("round1/target")
+    for file, data in ((new, b"new"), (target, b"old")):
+        file.begin("write", 0, data)
+        file.promise(closed=True)
+    target.begin("replace", 0, b"new")
+    new.leaving = True
+    left = Left(None)
+    left.folders["round1"] = {file.name: file for file in (new, target)}
+    left.saves["round1"] = [(new, target, b"new")]
+    for shown, wrong in [({"new": b"new", "target": b"old"}, 0), ({"new": b"new", "target": b"new"}, 0),
+                         ({"target": b"new"}, 0), ({"target": b"old"}, 1), ({"new": b"ne", "target": b"old"}, 1),
+                         ({"new": b"new"}, 1), ({"target": b"new", "target.+here-aaaa": b"old"}, 1)]:
+        for name in os.listdir(root + SHARED + "/round1"):
+            os.unlink(root + SHARED + "/round1/" + name)
+        for name, data in shown.items():
+            write(root + SHARED + "/round1/" + name, data)
+        said = left.complaints_of(Here, "round1")
+        assert len(said) == wrong, (shown, said)
+
+
+def test_file():
     file = File("f")
     file.begin("make")
     assert file.is_state(None) and file.is_state(b"")
@@ -404,7 +433,14 @@ def self_test():
     assert file.is_state(None) and file.is_state(b"new") and not file.is_state(b"ne")
     file.removed = True
     assert file.is_state(None) and not file.is_state(b"new")
-    print("told of a difference:", told(file, b"neu"))
+    assert "3 bytes for 3, differs from 2 on" in told(file, b"neu")
+
+
+def self_test():
+    """The checker finds what it is there for."""
+    test_file()
+    with tempfile.TemporaryDirectory(prefix="kinfs-kills-", dir="/var/tmp") as folder:
+        test_left(folder)
 
 
 if __name__ == "__main__":
