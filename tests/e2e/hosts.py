@@ -46,18 +46,15 @@ class Namespace:
 
 
 class Host(Namespace):
+    programs = BIN  # where its kinfs is; "": where the system has it
+
     def __init__(self, directory, number, disk_mib=0):
         self.number = number
         self.name = f"host{number}"
         self.address = f"{PREFIX}{number}"
         self.directory = os.path.join(directory, self.name)
         script = ["set -e", "mount --make-rprivate /", f"hostname {self.name}", "ip link set lo up"]
-        for folder in OWN:
-            own = self.directory + folder
-            os.makedirs(own)
-            if not os.path.isdir(folder):
-                os.makedirs(folder)
-            script.append(f"mount --bind {own} {folder}")
+        script += self.own_folders()
         if disk_mib:  # a disk of its own, that can be full; the loop device goes with its last mount
             image = self.directory + "/disk"
             script += [f"truncate -s {disk_mib}M {image}", f"mkfs.ext4 -q -O ^has_journal {image}",
@@ -65,12 +62,24 @@ class Host(Namespace):
         super().__init__(["--net", "--mount", "--uts", "--pid", "--mount-proc"], "\n".join(script))
         self.enter = ["nsenter", "-t", str(self.pid), "-n", "-m", "-u", "-p", "--"]
 
+    def own_folders(self):
+        """The commands that give them to it."""
+        script = []
+        for folder in OWN:
+            own = self.directory + folder
+            os.makedirs(own)
+            if not os.path.isdir(folder):
+                os.makedirs(folder)
+            script.append(f"mount --bind {own} {folder}")
+        return script
+
     def path(self, name):
         """The path as this test sees what is `name` to the host, mounts included."""
         return f"/proc/{self.pid}/root{name}"
 
     def run(self, *command, stdin=b"", timeout=120, cwd="/"):
-        env = dict(os.environ, PATH=f"{BIN}:{os.environ.get('PATH', '')}" if BIN else os.environ.get("PATH", ""))
+        path = os.environ.get("PATH", "")
+        env = dict(os.environ, PATH=f"{self.programs}:{path}" if self.programs else path)
         return subprocess.run(self.enter + list(command), input=stdin, capture_output=True, timeout=timeout * SLACK,
                               env=env, cwd=cwd)
 
@@ -133,10 +142,28 @@ class Host(Namespace):
             return ""
 
 
+class Machine(Host):
+    """A host with a root of its own, in which packages can be installed: this machine's, and what is written there is
+    kept in memory. A machine that is of a cluster itself is as new in it."""
+    programs = ""
+
+    def own_folders(self):
+        at = self.directory + "/root"
+        os.makedirs(at)
+        # Not below /, of which it becomes the upper layer: the kernel refuses such a loop.
+        return [f"mount -t tmpfs kinfs-root {self.directory}", f"cd {self.directory}", "mkdir upper work root",
+                "mount -t overlay kinfs-root -o lowerdir=/,upperdir=upper,workdir=work root",
+                "mount --rbind /dev root/dev", "mount --rbind /sys root/sys", "mount -t proc proc root/proc",
+                "mount -t tmpfs run root/run", "cd root", "mkdir -p old-root", "pivot_root . old-root",
+                "umount -l /old-root", "cd /", "test $(stat -f -c %T /) = overlayfs",
+                "rm -rf /etc/kinfs /var/lib/kinfs /var/log/kinfsd.log"]
+
+
 class Hosts:
     """`with Hosts(3) as hosts:`; hosts[1] is the first."""
 
-    def __init__(self, count, disk_mib=0):
+    def __init__(self, count, disk_mib=0, kind=Host):
+        self.kind = kind
         self.directory = tempfile.mkdtemp(prefix="kinfs-hosts-", dir="/var/tmp")
         self.all = []
         self.switch = None
@@ -149,7 +176,7 @@ class Hosts:
             raise
 
     def add(self, number, disk_mib=0):
-        host = Host(self.directory, number, disk_mib)
+        host = self.kind(self.directory, number, disk_mib)
         self.all.append(host)
         port = f"port{number}"
         self.at_switch("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
@@ -180,8 +207,16 @@ class Hosts:
     def __enter__(self):
         return self
 
-    def __exit__(self, *what):
+    def __exit__(self, kind, *what):
+        if kind:
+            self.tell()
         self.end()
+
+    def tell(self):
+        """What there is to see of each host when a test has failed."""
+        for host in self.all:
+            pids = {name: host.pids(name) for name in ("kinfsd", "mount.kinfs")}
+            print(f"--- {host.name}: {pids}; its log ends:\n{host.log()[-3000:]}", flush=True)
 
     def end(self):
         for namespace in self.all + ([self.switch] if self.switch else []):

@@ -16,7 +16,8 @@ import threading
 import time
 import unittest
 
-BIN = os.environ.get("KINFS_BIN", "")  # the folder with kinfs, kinfsd and mount.kinfs
+# The folder with kinfs, kinfsd and mount.kinfs; "": they are where the system has them.
+BIN = os.environ.get("KINFS_BIN", "") and os.path.abspath(os.environ["KINFS_BIN"])
 SIBLING = re.compile(r"^(?P<stem>.*)\.\+(?P<host>[a-z0-9]{1,12})-(?P<tag>[a-z2-7]{4,})(?P<ext>(\.[^.]+)?)$")
 # Under a sanitizer everything is slower: promises in seconds are held in release.
 SANITIZED = os.environ.get("KINFS_SANITIZED", "") != ""
