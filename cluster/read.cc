@@ -1,6 +1,7 @@
 #include "cluster/read.h"
 
 #include "cluster/replica.h"
+#include "storage/record_codec.h"
 
 #include <algorithm>
 #include <map>
@@ -16,6 +17,12 @@ VolumeId volume_of(const std::variant<GetRequest, ScanRequest>& request) {
 }
 
 Row merged_row(const RowPage& page) { return page.rows.empty() ? Row{} : page.rows.front().second; }
+
+std::size_t bytes_of(const RowPage& page) {
+  std::size_t bytes = 0;
+  for (const auto& [sort_key, row] : page.rows) bytes += scan_weight(sort_key, row);
+  return bytes;
+}
 
 }  // namespace
 
@@ -42,12 +49,12 @@ RowPage reconcile(const std::vector<const RowPage*>& pages) {
 
 void ReadCoordinator::get(const Asker& asker, GetRequest request) {
   ++core_.counters.gets;
-  begin(UnderWay{asker, std::move(request), {}, {}, 0, 0, false});
+  begin(UnderWay{asker, std::move(request), {}, {}, 0, 0, false, {}});
 }
 
 void ReadCoordinator::scan(const Asker& asker, ScanRequest request) {
   ++core_.counters.scans;
-  begin(UnderWay{asker, std::move(request), {}, {}, 0, 0, false});
+  begin(UnderWay{asker, std::move(request), {}, {}, 0, 0, false, {}});
 }
 
 void ReadCoordinator::begin(UnderWay op) {
@@ -57,6 +64,7 @@ void ReadCoordinator::begin(UnderWay op) {
   op.quorum = core_.read_quorum();
   op.deadline_ms = std::min(op.asker.deadline_ms, core_.now.mono_ms + core_.config.request_timeout_ms);
   const bool here = read_here(op, owner);
+  op.held = Held(core_.bytes_held, kOperationBytes + (here ? bytes_of(op.found.front().page) : 0));
 
   // 1. Ask the N-1 highest-ranked healthy nodes for their versions; N when there is nothing to read here.
   const std::size_t others = core_.layout.replicas() - (here && owner ? 1 : 0);
@@ -116,6 +124,7 @@ void ReadCoordinator::add(std::uint64_t id, NodeId from, RowPage page, const Par
   auto& op = under_way_.at(id);
   if (std::erase(op.pending, from) == 0) return;
   const auto partition = partition_of(volume_of(op.request), partition_key_of(op.request));
+  op.held.add(bytes_of(page));
   op.found.push_back({from, core_.layout.owns(from, partition), std::move(page), stat});
   settle(id);
 }
@@ -133,10 +142,12 @@ void ReadCoordinator::settle(std::uint64_t id) {
   const bool quorum = static_cast<std::uint32_t>(owners) >= op.quorum;
   if (!op.answered && (quorum || op.pending.empty())) {
     op.answered = true;
+    ++answered_;
     answer(id, op, !quorum);
   }
   if (!op.pending.empty()) return;
   repair(op);
+  answered_ -= op.answered;
   under_way_.erase(id);
 }
 

@@ -26,6 +26,7 @@ class ReadCoordinator {
   void tick();
   bool has(std::uint64_t id) const { return under_way_.contains(id); }
   std::size_t size() const { return under_way_.size(); }
+  std::size_t unanswered() const { return under_way_.size() - answered_; }
 
  private:
   struct Found {
@@ -42,6 +43,7 @@ class ReadCoordinator {
     std::uint32_t quorum = 0;  // as of the layout under which the owners were asked
     std::int64_t deadline_ms = 0;
     bool answered = false;
+    Held held;  // what was found
   };
   void begin(UnderWay op);
   bool read_here(UnderWay& op, bool owner);
@@ -52,6 +54,7 @@ class ReadCoordinator {
 
   Core& core_;
   std::unordered_map<std::uint64_t, UnderWay> under_way_;
+  std::size_t answered_ = 0;  // of these
 };
 
 /// Pages of several replicas as one: rows merged, cut where the shortest incomplete page ends.
