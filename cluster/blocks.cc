@@ -18,6 +18,7 @@ void BlockCoordinator::put(const Asker& asker, PutBlockRequest request) {
   plan.quorum = core_.write_quorum();
   plan.self_is_owner = core_.owns(partition);
   plan.sync = request.options.sync;
+  plan.held = Held(core_.bytes_held, kOperationBytes + request.bytes->size());
 
   // A copy is kept here by an owner, or by who must keep the hint.
   const auto hint_all = [key = request.key, this](Batch& batch, const std::vector<NodeId>& owners) {

@@ -31,6 +31,7 @@ struct Call {
   std::string asked;          // the host whose daemon it was last sent to; empty: the own one
   std::size_t cost = 0;       // bytes that it and its answer may take on their way
   bool at_home = false;       // for the own daemon and no other
+  bool again = false;         // it was refused for now, and is to be sent once more
   Promise<Answer> promise;
 };
 
@@ -70,6 +71,7 @@ class CallTable {
   }
   std::vector<std::shared_ptr<Call>> late(std::int64_t now_ms) const;
   bool empty() const { return calls_.empty(); }
+  std::size_t size() const { return calls_.size(); }
   std::uint64_t first_id() const { return calls_.begin()->first; }
   std::int64_t first_deadline_ms() const { return calls_.begin()->second->deadline_ms; }
   /// How many another daemon may answer.

@@ -174,7 +174,7 @@ class Decoder {
       case wire::NodeHeader::kPing:
         return Ping{};
       case wire::NodeHeader::kPong:
-        return Pong{};
+        return Pong{in.pong().full()};
       case wire::NodeHeader::kGossip:
         return Gossip{members(*in.mutable_gossip()->mutable_members()), in.gossip().reply()};
       case wire::NodeHeader::kReadRow: {

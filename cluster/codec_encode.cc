@@ -215,7 +215,7 @@ struct BodyWriter {
 
   // --- between nodes ---
   void operator()(wire::NodeHeader* out, const Ping&) { out->mutable_ping(); }
-  void operator()(wire::NodeHeader* out, const Pong&) { out->mutable_pong(); }
+  void operator()(wire::NodeHeader* out, const Pong& in) { out->mutable_pong()->set_full(in.full); }
   void operator()(wire::NodeHeader* out, const Gossip& in) {
     for (const auto& member : in.members) put(out->mutable_gossip()->add_members(), member);
     out->mutable_gossip()->set_reply(in.reply);

@@ -29,6 +29,33 @@ struct Asker {
   bool tried_before = false;  // somebody was asked for it, and may have done it
 };
 
+/// A share of the bytes that operations under way keep in memory, given back when it goes.
+class Held {
+ public:
+  Held() = default;
+  Held(std::size_t& sum, std::size_t bytes) : sum_(&sum), bytes_(bytes) { sum += bytes; }
+  Held(Held&& other) noexcept : sum_(std::exchange(other.sum_, nullptr)), bytes_(other.bytes_) {}
+  Held& operator=(Held&& other) noexcept {
+    std::swap(sum_, other.sum_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~Held() {
+    if (sum_ != nullptr) *sum_ -= bytes_;
+  }
+  void add(std::size_t bytes) {
+    if (sum_ == nullptr) return;
+    *sum_ += bytes;
+    bytes_ += bytes;
+  }
+
+ private:
+  std::size_t* sum_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+inline constexpr std::size_t kOperationBytes = 1024;  // of one that is under way, what it is about left out
+
 class Core {
  public:
   Core(NodeConfig c, const Reader& s, std::uint64_t seed)
@@ -48,6 +75,7 @@ class Core {
   Counters counters;
   std::mt19937_64 random;
   Time now;
+  std::size_t bytes_held = 0;  // see Held
 
   bool bug(PlantedBug b) const { return config.bug == b; }
   bool owns(std::uint16_t partition) const { return layout.owns(config.self, partition); }

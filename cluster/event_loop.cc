@@ -31,6 +31,7 @@ namespace {
 constexpr int kEventsPerWait = 64;
 // How often posted work may bring more work before file descriptors get their turn.
 constexpr int kRoundsWithoutLooking = 8;
+constexpr std::int64_t kRoundsMs = 2;  // and for how long at most, a round apart
 
 std::int64_t clock_ms(clockid_t id) {
   timespec t{};
@@ -193,7 +194,8 @@ void EventLoop::run() {
   std::array<epoll_event, kEventsPerWait> events{};
   while (!impl_->stopping) {
     bool again = false;
-    for (int round = 0; round < kRoundsWithoutLooking; ++round) {
+    const auto until_ms = mono_ms() + kRoundsMs;
+    for (int round = 0; round < kRoundsWithoutLooking && (round == 0 || mono_ms() < until_ms); ++round) {
       impl_->run_posted();
       again = impl_->run_hooks() || impl_->has_posted();
       if (!again || impl_->stopping) break;

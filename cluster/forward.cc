@@ -2,11 +2,26 @@
 
 #include <algorithm>
 
+#include "storage/record_codec.h"
+
 namespace kinfs::cluster {
+namespace {
+
+std::size_t bytes_of(const PutRequest& request) {
+  std::size_t bytes = 0;
+  for (const auto& row : request.rows) {
+    bytes += scan_weight(row.sort_key, row.base);
+    for (const auto& version : row.add) bytes += version.value.size();
+  }
+  return bytes;
+}
+
+}  // namespace
 
 void Forwarder::put(const Asker& asker, PutRequest request) {
   const auto id = core_.new_id();
-  UnderWay op{asker, std::move(request), {}, {}, 0};
+  const auto bytes = bytes_of(request);
+  UnderWay op{asker, std::move(request), {}, {}, 0, Held(core_.bytes_held, kOperationBytes + 2 * bytes)};
   const auto owners = core_.layout.owners(partition_of(op.request.volume, op.request.partition_key));
   for (auto it = owners.rbegin(); it != owners.rend(); ++it) {
     if (core_.peers.healthy(*it)) op.left.push_back(*it);

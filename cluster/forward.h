@@ -33,6 +33,7 @@ class Forwarder {
     std::vector<NodeId> left;  // healthy owners to be tried, best last
     NodeId asked{};
     std::int64_t deadline_ms = 0;
+    Held held;  // the request, here and in the transport's queues
   };
   void ask_next(std::uint64_t id);
 

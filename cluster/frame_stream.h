@@ -62,8 +62,8 @@ class FrameWriter {
   /// Writes what the socket takes. True: nothing is left. kIo when the socket failed.
   Result<bool> flush();
   bool empty() const { return queue_.empty(); }
-  /// Bytes that were queued and not written yet.
-  std::size_t pending_bytes() const { return pending_bytes_; }
+  /// Bytes that were queued and not written yet, and what it takes to keep them.
+  std::size_t pending_bytes() const { return pending_bytes_ + queue_.size() * kBytesPerItem; }
 
  private:
   struct Item {
@@ -73,6 +73,7 @@ class FrameWriter {
     SharedBytes payload;
     std::size_t size() const { return prefix.size() + header->size() + hop.size() + (payload ? payload->size() : 0); }
   };
+  static constexpr std::size_t kBytesPerItem = 256;
   int fd_;
   std::deque<Item> queue_;
   std::size_t written_of_first_ = 0;

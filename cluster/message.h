@@ -90,7 +90,9 @@ struct LayoutId {
 };
 
 struct Ping {};
-struct Pong {};
+struct Pong {
+  bool full = false;  // the sender's disk: it takes no blocks, or nothing at all
+};
 
 /// All members under the sender's layout (Message::layout), as it knows them: the receiver takes over those of a later
 /// layout, and each newer entry. `reply`: this answers a Gossip.

@@ -42,6 +42,13 @@ class NodeImpl {
   void refused(std::uint64_t id, NodeId from, const Error& error);
   void tick();
   void extend_reservation();
+  bool is_full() const {
+    return under_way() >= core.config.max_under_way || core.bytes_held >= core.config.max_bytes_under_way;
+  }
+  bool is_crowded() const {
+    const auto unanswered = replication.unanswered() + reads.unanswered() + blocks.size() + forwarder.size();
+    return unanswered >= core.config.crowded_at || core.bytes_held >= core.config.max_bytes_under_way / 2;
+  }
   std::size_t under_way() const { return replication.size() + reads.size() + blocks.size() + forwarder.size(); }
 
   Core core;
@@ -117,8 +124,10 @@ void NodeImpl::dispatch(Message& message) {
   if (is_answer(message.body) && core.peers.answered(from, core.now)) anti_entropy.came_back(from);
   std::visit(
       Overloaded{
-          [&](Ping&) { core.send(core.new_id(), from, id, core.config.request_timeout_ms, Pong{}); },
-          [&](Pong&) {},
+          [&](Ping&) {
+            core.send(core.new_id(), from, id, core.config.request_timeout_ms, Pong{core.store.usage().full});
+          },
+          [&](Pong& pong) { core.peers.is_full(from, pong.full); },
           [&](Gossip& g) {
             membership.heard(message, g);
             if (g.reply) return;
@@ -182,9 +191,11 @@ void NodeImpl::request(const Asker& asker, Request request) {
                 Error{Errc::kUnavailable, "this host has not yet heard from its cluster who the members are"});
     return;
   }
-  if (under_way() >= core.config.max_under_way) {
+  if (is_full() && !std::holds_alternative<UsageRequest>(request)) {
     ++core.counters.refused;
-    core.answer(core.new_id(), asker, Error{Errc::kBusy, "too many requests are under way on this node; try again"});
+    ++core.counters.refused_busy;
+    core.answer(core.new_id(), asker,
+                Error{Errc::kBusy, "this host has too much under way to begin with more; try again in a moment"});
     return;
   }
   std::visit(
@@ -291,6 +302,8 @@ Quorum Node::quorum() const {
   const auto& core = impl_->core;
   return {core.layout.replicas(), core.read_quorum(), core.write_quorum()};
 }
+bool Node::crowded() const { return impl_->is_crowded(); }
+std::size_t Node::bytes_under_way() const { return impl_->core.bytes_held; }
 bool Node::knows_members() const { return impl_->membership.known(); }
 
 bool Node::idle() const { return impl_->under_way() == 0 && impl_->hints.idle(); }

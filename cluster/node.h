@@ -83,7 +83,9 @@ struct NodeConfig {
   std::uint32_t suspect_after_ms = 1000;    // silence, while being probed, after which a peer is suspected
   std::uint32_t hint_interval_ms = 5;       // between two batches of hints for one peer
   std::uint32_t compare_interval_ms = 600'000;  // about, between two passes of anti-entropy; 0: none
-  std::size_t max_under_way = 20'000;       // requests; more are refused with kBusy
+  std::size_t max_under_way = 20'000;       // requests; more are refused with kBusy,
+  std::size_t max_bytes_under_way = 96 << 20;  // and when they keep as much in memory
+  std::size_t crowded_at = 1024;  // requests that wait for their answers, or half of the bytes; see crowded()
   PlantedBug bug = PlantedBug::kNone;
 };
 
@@ -124,6 +126,7 @@ struct PeerView {
   std::int64_t last_heard_ms = -1;  // mono_ms of its last message; -1: never
   std::uint64_t hints = 0;          // kept here for it, blocks included
   std::int64_t last_answered_ms = -1;  // mono_ms of its last answer to what we asked; -1: never since start
+  bool full = false;  // its disk, as it last said
 };
 
 /// Since start; held by tests against the design's table of costs.
@@ -136,6 +139,7 @@ struct Counters {
   std::uint64_t retries_collapsed = 0;
   std::uint64_t dropped_late = 0;      // messages and requests past their deadline
   std::uint64_t refused = 0;
+  std::uint64_t refused_busy = 0;      // requests, for what was under way
   std::uint64_t dot_clashes = 0;       // one dot with two contents
   std::uint64_t unknown_own_dots = 0;  // others knew dots of this node that it does not: its disk was restored
   std::uint64_t messages_in = 0, messages_out = 0;
@@ -172,6 +176,11 @@ class Node {
   std::vector<Member> members() const;
   /// As it holds for the members that there are.
   Quorum quorum() const;
+  /// So much is under way that more would only wait. A client that has something under way is to be served no further
+  /// now, so that there is always room for one that asks for little.
+  bool crowded() const;
+  /// What requests under way keep in memory.
+  std::size_t bytes_under_way() const;
   /// False until this host has heard who the members are; before, every request is refused.
   bool knows_members() const;
   /// Nothing under way: no request, no unconfirmed hint batch.

@@ -71,6 +71,11 @@ void Peers::heard(NodeId node, Time now) {
   if (it != peers_.end()) it->second.heard_ms = now.mono_ms;
 }
 
+void Peers::is_full(NodeId node, bool full) {
+  const auto it = peers_.find(node);
+  if (it != peers_.end()) it->second.full = full;
+}
+
 std::vector<Member> Peers::members() const {
   std::vector<Member> out{own_};
   for (const auto& [id, peer] : peers_) out.push_back(peer.member);
@@ -125,7 +130,7 @@ void Peers::set_members(const std::vector<Member>& members, std::int64_t now_ms)
 std::vector<PeerView> Peers::view() const {
   std::vector<PeerView> out;
   for (const auto& [id, peer] : peers_) {
-    out.push_back({peer.member, peer.suspected, peer.heard_ms, 0, peer.really_answered_ms});
+    out.push_back({peer.member, peer.suspected, peer.heard_ms, 0, peer.really_answered_ms, peer.full});
   }
   return out;
 }

@@ -32,6 +32,8 @@ class Peers {
   /// `node` answered something that we asked: returns true when it was suspected until now.
   bool answered(NodeId node, Time now);
   void heard(NodeId node, Time now);
+  /// What `node` says of its disk.
+  void is_full(NodeId node, bool full);
   /// Everything we know, to be sent; and what another knows, to be merged (greater incarnation wins); true when
   /// that changed something.
   std::vector<Member> members() const;
@@ -57,6 +59,7 @@ class Peers {
     std::int64_t heard_ms = -1;
     std::int64_t really_answered_ms = -1;  // what suspicion goes by begins with the start, and leaves out gaps
     std::int64_t probed_ms = 0;
+    bool full = false;
   };
   const NodeId self_;
   const std::uint32_t probe_interval_ms_;

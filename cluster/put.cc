@@ -8,6 +8,9 @@
 #include "storage/record_codec.h"
 
 namespace kinfs::cluster {
+namespace {
+constexpr std::size_t kCopies = 2;  // of the rows of a put: as they are, and as they wait in the transport's queues
+}  // namespace
 
 void PutCoordinator::put(const Asker& asker, PutRequest request) {
   const auto id = core_.new_id();
@@ -30,6 +33,10 @@ void PutCoordinator::put(const Asker& asker, PutRequest request) {
   }
   ++core_.counters.puts;
   core_.counters.put_rows += request.rows.size();
+
+  std::size_t bytes = 0;
+  for (const auto& [sort_key, row] : made->states) bytes += scan_weight(sort_key, row);
+  plan.held = Held(core_.bytes_held, kOperationBytes + kCopies * bytes);
 
   // 2. Save them, with the hints for owners that nobody else can keep.
   const auto rows = std::make_shared<const std::vector<std::pair<Bytes, Row>>>(std::move(made->states));

@@ -1,6 +1,7 @@
 #include "cluster/read.h"
 
 #include "cluster/replica.h"
+#include "storage/record_codec.h"
 
 #include <algorithm>
 #include <map>
@@ -22,6 +23,12 @@ Digest128 digest_of_found(const std::variant<GetRequest, ScanRequest>& request, 
 }
 
 Row merged_row(const RowPage& page) { return page.rows.empty() ? Row{} : page.rows.front().second; }
+
+std::size_t bytes_of(const RowPage& page) {
+  std::size_t bytes = 0;
+  for (const auto& [sort_key, row] : page.rows) bytes += scan_weight(sort_key, row);
+  return bytes;
+}
 
 }  // namespace
 
@@ -48,12 +55,12 @@ RowPage reconcile(const std::vector<const RowPage*>& pages) {
 
 void ReadCoordinator::get(const Asker& asker, GetRequest request) {
   ++core_.counters.gets;
-  begin(UnderWay{asker, std::move(request), {}, {}, {}, {}, false, 0, 0, 0, false});
+  begin(UnderWay{asker, std::move(request), {}, {}, {}, {}, false, 0, 0, 0, false, {}});
 }
 
 void ReadCoordinator::scan(const Asker& asker, ScanRequest request) {
   ++core_.counters.scans;
-  begin(UnderWay{asker, std::move(request), {}, {}, {}, {}, false, 0, 0, 0, false});
+  begin(UnderWay{asker, std::move(request), {}, {}, {}, {}, false, 0, 0, 0, false, {}});
 }
 
 void ReadCoordinator::begin(UnderWay op) {
@@ -64,6 +71,7 @@ void ReadCoordinator::begin(UnderWay op) {
   op.asked_ms = core_.now.mono_ms;
   op.deadline_ms = std::min(op.asker.deadline_ms, core_.now.mono_ms + core_.config.request_timeout_ms);
   const bool here = read_here(op, owner);
+  op.held = Held(core_.bytes_held, kOperationBytes + (op.found.empty() ? 0 : bytes_of(op.found.front().page)));
 
   // 1. Ask the N-1 highest-ranked healthy nodes for their versions, N when there is nothing to read here: as many of
   // them as the quorum takes.
@@ -166,6 +174,7 @@ void ReadCoordinator::add(std::uint64_t id, Found found) {
   took(found.node, core_.now.mono_ms - op.asked_ms);
   const auto partition = partition_of(volume_of(op.request), partition_key_of(op.request));
   found.owner = core_.layout.owns(found.node, partition);
+  op.held.add(bytes_of(found.page));
   op.found.push_back(std::move(found));
   settle(id);
 }
@@ -197,10 +206,12 @@ void ReadCoordinator::settle(std::uint64_t id) {
   if (differ || (!quorum && owners + op.pending.size() < op.quorum)) ask_rest(id, op);
   if (!op.answered && (quorum || op.pending.empty())) {
     op.answered = true;
+    ++answered_;
     answer(id, op, !quorum);
   }
   if (!op.pending.empty()) return;
   repair(op);
+  answered_ -= op.answered;
   under_way_.erase(id);
 }
 

@@ -37,6 +37,7 @@ class ReadCoordinator {
   void tick();
   bool has(std::uint64_t id) const { return under_way_.contains(id); }
   std::size_t size() const { return under_way_.size(); }
+  std::size_t unanswered() const { return under_way_.size() - answered_; }
 
  private:
   struct Found {
@@ -58,6 +59,7 @@ class ReadCoordinator {
     std::int64_t asked_ms = 0;
     std::int64_t deadline_ms = 0;
     bool answered = false;
+    Held held;  // what was found
   };
   void begin(UnderWay op);
   bool read_here(UnderWay& op, bool owner);
@@ -74,6 +76,7 @@ class ReadCoordinator {
   Core& core_;
   std::unordered_map<std::uint64_t, UnderWay> under_way_;
   std::map<NodeId, std::int64_t> took_;  // how long answers take lately, in 1/8 ms
+  std::size_t answered_ = 0;  // of these
 };
 
 /// Pages of several replicas as one: rows merged, cut where the shortest incomplete page ends.

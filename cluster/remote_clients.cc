@@ -63,7 +63,7 @@ bool RemoteClients::make_place(NodeId host) {
 
 void RemoteClients::turn_away(ByteView route, NodeId host, ByteView header, SharedBytes payload) {
   ++counters_.turned_away;
-  if (crowded_.now()) {
+  if (no_place_.now()) {
     spdlog::warn("{}: a client of another host is turned away: {} are connected already, {} of its host, all in use",
                  where_, connections_.size(), use_of(host).connections);
   }
@@ -99,6 +99,10 @@ void RemoteClients::take(std::uint64_t number, Connection& c, ByteView header, S
       of_host.request_bytes >= kConnectionsWorth * limits_.request_bytes_under_way) {
     ++counters_.turned_away;
     return send(c, request.id, Error{Errc::kBusy, "too much of this client is under way; try again in a moment"});
+  }
+  if (!(c.under_way.empty() && c.waiting.empty()) && is_crowded()) {
+    ++counters_.held_back;
+    return send(c, request.id, Error{Errc::kBusy, "this host has too much to do; try again in a moment"});
   }
   if (!c.under_way.emplace(request.id, bytes).second) {
     return mute(c, fmt::format("it has two requests with the id {} under way", request.id));
@@ -156,6 +160,7 @@ RemoteClients::Waiting RemoteClients::answer_of(std::uint64_t id, Answer answer)
 void RemoteClients::send(Connection& c, std::uint64_t id, Answer answer) {
   c.waiting.push_back(answer_of(id, std::move(answer)));
   c.bytes_waiting += c.waiting.back().size();
+  all_waiting_ += c.waiting.back().size();
   waiting_.insert(by_route_.at(c.route));
 }
 
@@ -166,6 +171,7 @@ bool RemoteClients::flush(Connection& c) {
     if (sent == ZmqSocket::Sent::kGone) return false;
     if (sent == ZmqSocket::Sent::kFull) return true;
     c.bytes_waiting -= item.size();
+    all_waiting_ -= item.size();
     c.waiting.pop_front();
   }
   waiting_.erase(by_route_.at(c.route));
@@ -179,6 +185,7 @@ void RemoteClients::flush() {
 }
 
 void RemoteClients::erase(std::uint64_t number) {
+  all_waiting_ -= connections_.at(number).bytes_waiting;
   by_route_.erase(connections_.at(number).route);
   connections_.erase(number);
   waiting_.erase(number);

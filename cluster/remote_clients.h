@@ -5,9 +5,10 @@
 // again. ZeroMQ cannot stop reading from one connection: so a request that is over the limits of its connection is
 // refused at once (our own clients keep below them), and what is sent by one that leaves its answers unread is
 // dropped; a connection's memory is bounded by UnixServerLimits, as it is for clients of this host, and that of all
-// clients of one host by a few times as much. Nor does ZeroMQ tell when a connection ends: where there is no place for
-// a new one, the one that has been silent for longest and waits for nothing is forgotten. If it is there after all, its
-// next request makes it anew.
+// clients of one host by a few times as much. While the daemon as a whole has much to do, a connection gets one request
+// after the other, as there, and what it sends beyond that is refused; our own clients send it again a little later.
+// Nor does ZeroMQ tell when a connection ends: where there is no place for a new one, the one that has been silent for
+// longest and waits for nothing is forgotten. If it is there after all, its next request makes it anew.
 //
 // Threading: all on the loop's thread.
 #pragma once
@@ -57,6 +58,7 @@ class RemoteClients {
     const auto found = connections_.find(connection);
     return found == connections_.end() ? NodeId{} : found->second.host;
   }
+  void when_crowded(std::function<bool()> crowded) { crowded_ = std::move(crowded); }
   /// Tells it to go elsewhere, and does not listen to it again.
   void hang_up(std::uint64_t connection);
   /// Sends answers that wait for connections to take them.
@@ -74,7 +76,8 @@ class RemoteClients {
   struct Waiting {
     SharedBytes header;
     SharedBytes payload;
-    std::size_t size() const { return header->size() + (payload ? payload->size() : 0); }
+    std::size_t size() const { return kBytesPerItem + header->size() + (payload ? payload->size() : 0); }
+    static constexpr std::size_t kBytesPerItem = 256;  // what it takes to keep it
   };
   struct Connection {
     Bytes route;
@@ -96,6 +99,9 @@ class RemoteClients {
     std::size_t connections = 0, requests = 0, request_bytes = 0, answer_bytes = 0;
   };
   Use use_of(NodeId host) const;
+  bool is_crowded() const {
+    return all_waiting_ >= limits_.all_answer_bytes_waiting || (crowded_ && crowded_());
+  }
   void take(std::uint64_t number, Connection& c, ByteView header, SharedBytes payload);
   void mute(Connection& c, std::string_view reason);
   void send(Connection& c, std::uint64_t id, Answer answer);
@@ -110,13 +116,15 @@ class RemoteClients {
   const UnixServerLimits limits_;
   Write write_;
   UnixServerCounters counters_;
+  std::function<bool()> crowded_;
+  std::size_t all_waiting_ = 0;  // bytes of answers
   const std::uint64_t boot_;
   std::uint64_t last_connection_ = 0;
   std::unordered_map<std::uint64_t, Connection> connections_;
   std::unordered_map<Bytes, std::uint64_t> by_route_;
   std::set<std::uint64_t> waiting_;  // connections with answers that were not taken yet
   LogPace garbled_;
-  LogPace crowded_;
+  LogPace no_place_;
 };
 
 }  // namespace kinfs::cluster

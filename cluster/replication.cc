@@ -35,7 +35,11 @@ void Replication::begin(Plan plan) {
   op.plan = std::move(plan);
   op.next_stand_in = op.plan.owners;
   core_.on_save_failure(id, [this, id, fail = op.plan.fail](const Error& error) {
-    under_way_.erase(id);
+    const auto it = under_way_.find(id);
+    if (it != under_way_.end()) {
+      answered_ -= it->second.answered;
+      under_way_.erase(it);
+    }
     ++core_.counters.refused;
     fail(error);
   });
@@ -142,6 +146,7 @@ void Replication::settle(std::uint64_t id) {
   const bool nothing_more = op.pending.empty() && op.here && hints_kept;
   if (!op.answered && op.here && (enough || nothing_more)) {
     op.answered = true;
+    ++answered_;
     const auto open = [fail = op.plan.fail] {
       fail({Errc::kTimeout,
             "too few hosts took it, and this one has no room to keep it for the others: it may come "
@@ -159,7 +164,9 @@ void Replication::settle(std::uint64_t id) {
       op.plan.answer(id, true);
     }
   }
-  if (nothing_more) under_way_.erase(it);
+  if (!nothing_more) return;
+  answered_ -= op.answered;
+  under_way_.erase(it);
 }
 
 void Replication::tick() {

@@ -28,6 +28,7 @@ class Replication {
     std::uint32_t quorum = 0;        // W, as of the layout that these are of
     bool self_is_owner = false;
     bool sync = false;
+    Held held;  // what `body` keeps
     /// Builds the message for a target; `hint_for` is empty for owners.
     std::function<Body(std::vector<NodeId> hint_for)> body;
     /// Saves hints for these owners here, as `origin`.
@@ -52,6 +53,7 @@ class Replication {
   void tick();
   bool has(std::uint64_t id) const { return under_way_.contains(id); }
   std::size_t size() const { return under_way_.size(); }
+  std::size_t unanswered() const { return under_way_.size() - answered_; }
 
  private:
   struct Target {
@@ -81,6 +83,7 @@ class Replication {
 
   Core& core_;
   std::unordered_map<std::uint64_t, UnderWay> under_way_;
+  std::size_t answered_ = 0;  // of these
 };
 
 }  // namespace kinfs::cluster

@@ -20,6 +20,7 @@
 namespace kinfs::cluster {
 namespace {
 
+constexpr std::size_t kMostCalls = 20'000;  // that wait for answers
 constexpr std::int64_t kLookMs = 200;  // how often the daemon's silence is looked at, while something waits for it
 
 std::optional<Error> check_key(ByteView key) {
@@ -132,6 +133,10 @@ Promise<Answer> SocketClient::Impl::call(Request request) {
     promise.set(Error{Errc::kCancelled, "the client was closed"});
     return promise;
   }
+  if (calls_.size() >= kMostCalls) {
+    promise.set(Error{Errc::kBusy, fmt::format("{} requests of this program wait for kinfsd already", kMostCalls)});
+    return promise;
+  }
   if (auto error = std::visit(LimitCheck{}, request)) {
     promise.set(std::move(*error));
     return promise;
@@ -186,6 +191,7 @@ void SocketClient::Impl::count(const Request& request) {
 }
 
 void SocketClient::Impl::send(Call& call) {
+  call.again = false;
   if (!writer_) {
     // attach() sends it, or the I/O thread, which may have to look for another daemon now.
     if (away_ && !call.at_home) {
@@ -234,6 +240,17 @@ void SocketClient::Impl::finish(std::uint64_t id, Answer answer) {
   call->promise.set(std::move(answer));
 }
 
+/// What a daemon refused for now was not done, and is asked again while there is time for it.
+bool SocketClient::Impl::ask_again(Call& call, const Answer& answer) {
+  const auto* error = std::get_if<Error>(&answer);
+  if (error == nullptr || error->code != Errc::kBusy || call.at_home) return false;
+  if (EventLoop::mono_ms() + 2 * kLookMs >= call.deadline_ms) return false;
+  --call.sent;
+  call.again = true;
+  again_.push_back(call.id);
+  return true;
+}
+
 void SocketClient::Impl::arm() {
   const auto at_ms = std::min(calls_.first_deadline_ms(), EventLoop::mono_ms() + kLookMs);
   itimerspec when{};
@@ -262,6 +279,11 @@ void SocketClient::Impl::expire() {
     finish(call->id, Error{Errc::kTimeout, fmt::format("{}: given up after {} ms: {}", options_.socket_path,
                                                        options_.timeout_ms, why)});
   }
+  for (const auto id : std::exchange(again_, {})) {
+    // Unless a new connection has taken it along.
+    if (auto* call = calls_.find(id); call != nullptr && call->again) send(*call);
+  }
+  flush();
   if (!timer_armed_ && !calls_.empty()) arm();
 }
 

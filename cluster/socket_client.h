@@ -9,6 +9,7 @@
 // one of another host, of which the own daemon tells its clients while it is there (introduction.h). So a daemon's end
 // is not seen by its clients. As soon as the own daemon answers again, and reaches the others, all goes to it. What is
 // asked of a daemon itself (admin) waits for the own one.
+// What a daemon refuses with kBusy, for now, is asked again a little later, until its deadline.
 // At most one put is in flight for one row (see EventId): later ones wait their turn here.
 #pragma once
 

@@ -53,6 +53,7 @@ struct SocketClient::Impl {
   void want_output(bool wanted);
   void wake();
   void finish(std::uint64_t id, Answer answer);
+  bool ask_again(Call& call, const Answer& answer);
   void expire();
   void arm();
   void observe(const Answer& answer);
@@ -86,6 +87,7 @@ struct SocketClient::Impl {
   std::uint64_t next_id_ = 1;
   const std::uint64_t boot_ = random_boot();
   CallTable calls_;
+  std::vector<std::uint64_t> again_;  // refused with kBusy: to be sent once more by expire()
   std::int64_t waiting_since_ms_ = 0;  // since when the table has not been empty
   std::optional<FrameWriter> writer_;  // none: not connected, or the connection failed and waits for its end
   int fd_ = -1;

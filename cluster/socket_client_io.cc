@@ -227,7 +227,8 @@ void SocketClient::Impl::complete(std::vector<Received<ClientFrame>> frames) {
     // One that is far ahead of our clock is not taken over; the daemon that sent it reports it.
     (void)clock_.observe(frame.hlc, wall_ms);
     observe(answer);
-    const auto* call = calls_.find(frame.id);
+    auto* call = calls_.find(frame.id);
+    if (call != nullptr && ask_again(*call, answer)) continue;
     const bool open = call != nullptr && !call->rows.empty() && call->sent > 1;
     if (auto* error = std::get_if<Error>(&answer); error != nullptr && open) {
       if (error->code == Errc::kUnavailable) error->code = Errc::kTimeout;  // of this attempt: not of an earlier one

@@ -15,6 +15,7 @@
 #include <cstring>
 #include <optional>
 #include <random>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -26,8 +27,10 @@ namespace {
 
 constexpr int kBacklog = 128;
 constexpr mode_t kSocketMode = 0660;
-constexpr std::int64_t kAcceptPauseMs = 100;  // after accept() failed for want of descriptors
-constexpr int kReadsPerTurn = 8;              // then other connections have their turn
+constexpr std::int64_t kLookMs = 100;         // at who reads nothing; and after accept() failed for want of descriptors
+constexpr int kReadsPerTurn = 8;              // then other connections have their turn,
+constexpr std::int64_t kTurnUs = 2000;        // and after as long
+constexpr std::int64_t kAllTurnsUs = 10'000;  // of those that go on without an event; then the loop looks at all
 
 tl::unexpected<Error> refuse(const std::string& path, std::string_view what) {
   return fail(Errc::kRefused, fmt::format("cannot listen on {}: {}", path, what));
@@ -87,6 +90,9 @@ struct UnixServer::Impl {
     std::uint32_t events = EPOLLIN;
     bool dirty = false;   // has answers to write in this round
     bool parked = false;  // frames may wait in the reader's buffer until there is room
+    bool held_back = false;    // it is not read from
+    std::size_t waiting = 0;   // of all_waiting, what is its
+    std::int64_t took_ms = 0;  // when it last read something of what waits for it, or nothing waited
     bool doomed = false;
   };
 
@@ -104,6 +110,10 @@ struct UnixServer::Impl {
   std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections;
   std::vector<std::uint64_t> dirty;
   std::vector<std::uint64_t> doomed;
+  std::function<bool()> crowded;
+  std::size_t all_waiting = 0;        // bytes of answers that no client has read
+  std::set<std::uint64_t> held_back;  // connections
+  std::uint64_t last_turn = 0;        // of these
   std::shared_ptr<bool> alive = std::make_shared<bool>(true);  // the loop's hooks outlive this
 
   Impl(EventLoop& l, std::string p, OnRequest r, std::function<Hlc()> h, UnixServerLimits lim)
@@ -125,9 +135,11 @@ struct UnixServer::Impl {
     ::lstat(path.c_str(), &identity);
     if (auto watched = watch_listener(); !watched) return watched;
     loop.before_wait([this, guard = std::weak_ptr<bool>(alive)] { return guard.expired() ? false : before_wait(); });
-    loop.every(kAcceptPauseMs, [this, guard = std::weak_ptr<bool>(alive)] {
-      if (guard.expired() || accept_again_ms == 0 || EventLoop::mono_ms() < accept_again_ms) return;
-      accept_again_ms = watch_listener() ? 0 : EventLoop::mono_ms() + kAcceptPauseMs;
+    loop.every(kLookMs, [this, guard = std::weak_ptr<bool>(alive)] {
+      if (guard.expired()) return;
+      cut_off_unread();
+      if (accept_again_ms == 0 || EventLoop::mono_ms() < accept_again_ms) return;
+      accept_again_ms = watch_listener() ? 0 : EventLoop::mono_ms() + kLookMs;
     });
     return {};
   }
@@ -145,7 +157,7 @@ struct UnixServer::Impl {
         // The waiting connection stays readable: asking again at once would spin.
         spdlog::warn("{}: cannot accept a client: {}", path, std::strerror(errno));
         loop.remove(listen_fd);
-        accept_again_ms = EventLoop::mono_ms() + kAcceptPauseMs;
+        accept_again_ms = EventLoop::mono_ms() + kLookMs;
         return;
       }
       if (connections.size() >= limits.connections) {
@@ -177,13 +189,28 @@ struct UnixServer::Impl {
     doomed.push_back(c.id);
   }
 
+  bool is_crowded() const { return all_waiting >= limits.all_answer_bytes_waiting || (crowded && crowded()); }
+
   bool has_room(const Connection& c) const {
+    if (c.under_way.empty() && c.writer.empty()) return true;
     return c.under_way.size() < limits.requests_under_way && c.bytes_under_way < limits.request_bytes_under_way &&
-           c.writer.pending_bytes() < limits.answer_bytes_waiting;
+           c.writer.pending_bytes() < limits.answer_bytes_waiting && !is_crowded();
+  }
+
+  void hold_back(Connection& c, bool hold) {
+    if (c.held_back == hold) return;
+    c.held_back = hold;
+    if (!hold) {
+      held_back.erase(c.id);
+      return;
+    }
+    ++counters.held_back;
+    held_back.insert(c.id);
   }
 
   void set_events(Connection& c) {
-    const std::uint32_t wanted = (has_room(c) ? EPOLLIN : 0u) | (c.writer.empty() ? 0u : EPOLLOUT);
+    hold_back(c, !has_room(c));
+    const std::uint32_t wanted = (c.held_back ? 0u : EPOLLIN) | (c.writer.empty() ? 0u : EPOLLOUT);
     if (wanted == c.events) return;
     c.events = wanted;
     loop.modify(c.fd, wanted);
@@ -212,9 +239,11 @@ struct UnixServer::Impl {
     if (!c.doomed) set_events(c);
   }
 
-  /// Handles the frames that are in the buffer; false when the connection is doomed or has no room for more.
+  /// Handles the frames that are in the buffer; false when the connection is doomed, has no room for more, or has had
+  /// its turn.
   bool take_frames(Connection& c) {
     c.parked = false;
+    const auto until_us = mono_us() + kTurnUs;
     for (;;) {
       if (c.doomed) return false;
       if (!has_room(c)) {
@@ -229,6 +258,10 @@ struct UnixServer::Impl {
       }
       if (!*frame) return true;
       handle(c, std::move(**frame));
+      if (mono_us() < until_us || c.doomed) continue;
+      c.parked = true;
+      mark_dirty(c);
+      return false;
     }
   }
 
@@ -270,8 +303,29 @@ struct UnixServer::Impl {
       encoded = encode(frame);
     }
     ++counters.answers;
+    if (c->writer.empty()) c->took_ms = EventLoop::mono_ms();
     c->writer.queue(share(std::move(encoded.header)), encode_hop({boot, mono_us(), 0}), std::move(encoded.payload));
+    count_waiting(*c);
     mark_dirty(*c);
+  }
+
+  void count_waiting(Connection& c) {
+    const auto before = std::exchange(c.waiting, c.writer.pending_bytes());
+    if (c.waiting < before) c.took_ms = EventLoop::mono_ms();
+    all_waiting += c.waiting - before;
+  }
+
+  /// Where much waits to be read, those go that take nothing of it.
+  void cut_off_unread() {
+    const auto now_ms = EventLoop::mono_ms();
+    const bool full = all_waiting >= limits.all_answer_bytes_waiting;
+    for (auto& [id, c] : connections) {
+      const auto most_ms = full ? limits.unread_crowded_ms : limits.unread_ms;
+      if (c->doomed || c->writer.empty() || now_ms - c->took_ms < most_ms) continue;
+      ++counters.cut_off;
+      doom(*c, fmt::format("it has not read its answers for {} ms, {} KiB wait for it", now_ms - c->took_ms,
+                           c->waiting >> 10));
+    }
   }
 
   void mark_dirty(Connection& c) {
@@ -280,26 +334,56 @@ struct UnixServer::Impl {
     dirty.push_back(c.id);
   }
 
+  /// Goes on reading where there is room now; whether something was done.
+  bool go_on(Connection& c) {
+    const bool took = c.parked && has_room(c);
+    if (took) take_frames(c);  // no event tells of frames that are in our own buffer
+    if (!c.doomed) set_events(c);
+    return took;
+  }
+
+  /// When the daemon is not crowded any more; in turn, beginning after the one that was last.
+  bool go_on_with_held_back(std::int64_t until_us) {
+    if (held_back.empty() || is_crowded()) return false;
+    std::vector<std::uint64_t> order(held_back.upper_bound(last_turn), held_back.end());
+    order.insert(order.end(), held_back.begin(), held_back.upper_bound(last_turn));
+    bool again = false;
+    for (const auto id : order) {
+      auto* c = find(id);
+      if (c == nullptr || !go_on(*c)) continue;
+      last_turn = id;
+      again = true;
+      if (mono_us() > until_us || is_crowded()) break;
+    }
+    return again;
+  }
+
   /// All answers of a round go out by one call for each connection.
   bool before_wait() {
     bool again = false;
+    const auto until_us = mono_us() + kAllTurnsUs;
     for (const auto id : std::exchange(dirty, {})) {
       auto* c = find(id);
       if (c == nullptr) continue;
+      if (mono_us() > until_us) {
+        dirty.push_back(id);
+        continue;
+      }
       c->dirty = false;
       const auto done = c->writer.flush();
+      count_waiting(*c);
       if (!done) {
         doom(*c, "");
         continue;
       }
-      if (c->parked && has_room(*c)) {
-        take_frames(*c);  // no event tells of frames that are in our own buffer
-        again = true;
-      }
-      if (!c->doomed) set_events(*c);
+      again = go_on(*c) || again;
     }
+    again = go_on_with_held_back(until_us) || again;
     for (const auto id : std::exchange(doomed, {})) {
-      loop.remove(connections.at(id)->fd);
+      auto& c = *connections.at(id);
+      all_waiting -= c.waiting;
+      held_back.erase(id);
+      loop.remove(c.fd);
       connections.erase(id);
     }
     return again || !dirty.empty();
@@ -325,6 +409,7 @@ void UnixServer::reply(std::uint64_t connection, std::uint64_t id, Answer answer
 void UnixServer::hang_up(std::uint64_t connection) {
   if (auto* c = impl_->find(connection)) impl_->doom(*c, "");
 }
+void UnixServer::when_crowded(std::function<bool()> crowded) { impl_->crowded = std::move(crowded); }
 std::size_t UnixServer::open_connections() const { return impl_->connections.size(); }
 const UnixServerCounters& UnixServer::counters() const { return impl_->counters; }
 

@@ -4,6 +4,10 @@
 // reason; a client that sends without reading its answers, or that has too much under way, is not read from
 // until it has caught up, so that a connection's memory is bounded by UnixServerLimits.
 //
+// Nor does it matter how many of them there are: while the daemon as a whole has much to do, or much lies here that
+// clients have not read, a connection gets one request after the other, and none while it has not read the answer. One
+// that reads nothing for long is cut off, sooner where that makes room; its client connects anew and asks again.
+//
 // Threading: all on the loop's thread.
 #pragma once
 
@@ -22,7 +26,12 @@ struct UnixServerLimits {
   // Of each connection. A limit is looked at before a frame is taken, so that one frame may go beyond it.
   std::size_t requests_under_way = 1024;
   std::size_t request_bytes_under_way = 32 << 20;
-  std::size_t answer_bytes_waiting = 16 << 20;
+  std::size_t answer_bytes_waiting = 8 << 20;
+  // Of all connections together; as before, the last of each may go beyond it.
+  std::size_t all_answer_bytes_waiting = 32 << 20;
+  // How long answers may wait without one byte of them being read: in general, and where others need the room.
+  std::int64_t unread_ms = 15'000;
+  std::int64_t unread_crowded_ms = 1000;
 };
 
 struct UnixServerCounters {
@@ -31,6 +40,8 @@ struct UnixServerCounters {
   std::uint64_t malformed = 0;     // connections closed for what they sent
   std::uint64_t dropped_late = 0;  // requests past their deadline when they were read
   std::uint64_t turned_away = 0;   // connections beyond the limit
+  std::uint64_t cut_off = 0;       // connections that did not read their answers
+  std::uint64_t held_back = 0;     // times that a connection was not read from until something of it was done
 };
 
 class UnixServer {
@@ -51,6 +62,8 @@ class UnixServer {
   /// Once for each request; nothing happens when the connection is gone. An answer that does not fit into a frame
   /// goes out as kTooLarge.
   void reply(std::uint64_t connection, std::uint64_t id, Answer answer);
+  /// `crowded` is asked whether the daemon has so much to do that a connection gets one request after the other.
+  void when_crowded(std::function<bool()> crowded);
   /// Closes it; answers that are not written yet are lost.
   void hang_up(std::uint64_t connection);
   std::size_t open_connections() const;

@@ -25,7 +25,9 @@ namespace kinfs::cluster {
 namespace {
 
 constexpr std::size_t kCopiedHeaderBytes = 4096;  // a larger header is handed over instead of copied
-constexpr int kHighWaterMark = 32;                // messages in ZeroMQ, per connection and direction
+constexpr int kHighWaterMark = 32;                // messages in ZeroMQ, per connection and direction;
+constexpr int kReceivedHighWaterMark = 1024;      // by one that dials: never full, over what a client has under way;
+constexpr int kAnswersHighWaterMark = 8;          // of answers to visitors, who are many, and need not read them
 constexpr int kHeartbeatMs = 500;
 constexpr int kHeartbeatTimeoutMs = 2000;
 constexpr int kConnectTimeoutMs = 500;
@@ -268,6 +270,10 @@ Result<ZmqSocket> ZmqContext::listen(const std::string& address, const KeyPair& 
     out.impl_.reset(new ZmqSocket::Impl{zmq::socket_t(impl_->context, zmq::socket_type::router)});
     auto& socket = out.impl_->socket;
     common_options(socket, keys, address.find('[') != std::string::npos);
+    socket.set(zmq::sockopt::sndhwm, kAnswersHighWaterMark);
+    // Its own timer ends the process (an assertion in ZeroMQ) where a connection breaks that has not been read from, as
+    // its queue was full, for as long. Those that dial send heartbeats, and say after what silence they are gone.
+    socket.set(zmq::sockopt::heartbeat_ivl, 0);
     socket.set(zmq::sockopt::router_mandatory, true);
     socket.set(zmq::sockopt::curve_server, true);
     socket.set(zmq::sockopt::zap_domain, kZapDomain);
@@ -307,6 +313,7 @@ Result<ZmqDialled> ZmqContext::dial(const std::string& name, const std::string& 
     out.socket.impl_.reset(new ZmqSocket::Impl{zmq::socket_t(impl_->context, zmq::socket_type::dealer)});
     auto& socket = out.socket.impl_->socket;
     common_options(socket, keys, address.find('[') != std::string::npos);
+    socket.set(zmq::sockopt::rcvhwm, kReceivedHighWaterMark);
     socket.set(zmq::sockopt::immediate, true);
     socket.set(zmq::sockopt::connect_timeout, kConnectTimeoutMs);
     socket.set(zmq::sockopt::reconnect_ivl, kReconnectMs);

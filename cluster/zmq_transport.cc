@@ -508,6 +508,10 @@ void ZmqTransport::serve(Visitor visitor, UnixServer::OnRequest on_request, std:
   impl_->serve(visitor, std::move(on_request), std::move(hlc), limits);
 }
 
+void ZmqTransport::when_crowded(Visitor visitor, std::function<bool()> crowded) {
+  if (auto& all = impl_->of(visitor)) all->when_crowded(std::move(crowded));
+}
+
 void ZmqTransport::reply(Visitor visitor, std::uint64_t connection, std::uint64_t id, Answer answer) {
   if (auto& all = impl_->of(visitor)) all->reply(connection, id, std::move(answer));
 }

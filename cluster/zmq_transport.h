@@ -61,6 +61,8 @@ class ZmqTransport {
   void set_members(const std::vector<Member>& members);
   /// From now on; before, visitors of that kind are not listened to. The arguments are those of UnixServer::open.
   void serve(Visitor visitor, UnixServer::OnRequest on_request, std::function<Hlc()> hlc, UnixServerLimits limits = {});
+  /// As of UnixServer, for visitors of that kind; after serve().
+  void when_crowded(Visitor visitor, std::function<bool()> crowded);
   /// As UnixServer::reply.
   void reply(Visitor visitor, std::uint64_t connection, std::uint64_t id, Answer answer);
   /// The host whose client that connection is, or the id of the guest's key; NodeId{} when it is gone.

@@ -18,6 +18,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::int64_t kAnsweredLatelyMs = 2000;  // several probes
+constexpr std::int64_t kRoomLatelyMs = 5000;      // without a save that found no room
 constexpr std::int64_t kSettleMs = 2500;          // over the time after which a peer is suspected
 
 /// Names in rows may be any bytes; JSON is UTF-8.
@@ -34,6 +35,25 @@ bool parse_number(const std::string& text, T& out, int base = 10) {
 }
 
 std::uint64_t value_of(NodeId id) { return static_cast<std::uint64_t>(id); }
+
+/// What was refused or dropped since start because there was too much of it, and what is under way now.
+Json overload_of(const cluster::Node& node, const CutSwitch& sockets) {
+  const auto& own = sockets.own_client_counters();
+  const auto& others = sockets.client_counters();
+  return {{"crowded", node.crowded()},
+          {"bytes_under_way", node.bytes_under_way()},
+          {"refused", node.counters().refused_busy + others.turned_away + others.held_back},
+          {"turned_away", own.turned_away},
+          {"cut_off", own.cut_off},
+          {"held_back", own.held_back},
+          {"dropped_late", own.dropped_late + others.dropped_late + node.counters().dropped_late},
+          {"dropped_full", sockets.counters().dropped_full}};
+}
+
+/// Saves that failed and are not over.
+bool saves_fail(const FailedSaves& saves, std::int64_t now_ms) {
+  return saves.all != saves.for_room || (saves.for_room != 0 && now_ms - saves.last_for_room_ms < kRoomLatelyMs);
+}
 
 }  // namespace
 
@@ -54,7 +74,7 @@ Result<IdentityPool::Lent> IdentityPool::lend(std::int64_t mono_ms) {
 void IdentityPool::give_back(std::uint32_t slot) { out_.erase(slot); }
 
 Admin::Admin(const Config& config, const cluster::Node& node, const Store& store, CutSwitch transport,
-             const cluster::KeyPair& keys, std::uint64_t boot, std::function<std::uint64_t()> failed_saves,
+             const cluster::KeyPair& keys, std::uint64_t boot, std::function<FailedSaves()> failed_saves,
              Reception::Invite invite)
     : config_(config),
       node_(node),
@@ -101,20 +121,21 @@ Result<std::string> Admin::status() const {
   const auto usage = store_.usage();
   Json hosts = Json::array();
   std::uint64_t hints = 0;
-  bool all_up = true;
+  bool all_well = true;
   for (const auto& m : node_.members()) {
     if (m.node != self_) continue;
     hosts.push_back({{"name", m.name},
                      {"address", m.address},
                      {"public_key", to_hex(m.public_key)},
                      {"state", "up"},
-                     {"last_seen", utc(now.wall_ms)}});
+                     {"last_seen", utc(now.wall_ms)},
+                     {"full", usage.full}});
   }
   for (const auto& peer : node_.peers()) {
     if (peer.member.node == self_) continue;
     const bool heard = peer.last_heard_ms >= 0;
     const bool up = heard && !peer.suspected;
-    all_up = all_up && up;
+    all_well = all_well && up && !peer.full;
     hints += peer.hints;
     hosts.push_back({{"name", peer.member.name},
                      {"address", peer.member.address},
@@ -123,16 +144,18 @@ Result<std::string> Admin::status() const {
                                : heard ? "down"
                                        : "unseen"},
                      {"last_seen", heard ? Json(utc(now.wall_ms - (now.mono_ms - peer.last_heard_ms))) : Json()},
+                     {"full", up && peer.full},
                      {"hints", peer.hints}});
   }
   std::sort(hosts.begin(), hosts.end(), [](const Json& a, const Json& b) { return a["name"] < b["name"]; });
   Json cut = Json::array();
   for (const auto node : transport_.cut()) cut.push_back(name_of(node));
-  const bool full = usage.total_bytes != 0 && usage.free_bytes < usage.total_bytes / 50;
+  const bool full = usage.full || (usage.total_bytes != 0 && usage.free_bytes < usage.total_bytes / 50);
+  const auto saves = failed_saves_();
   const auto quorum = node_.quorum();
   const bool knows = node_.knows_members();
   const Json out = {
-      {"safe", knows && all_up && hints == 0 && !full && c.dot_clashes == 0 && failed_saves_() == 0},
+      {"safe", knows && all_well && hints == 0 && !full && c.dot_clashes == 0 && !saves_fail(saves, now.mono_ms)},
       {"hosts", std::move(hosts)},
       // Each hint is one row or block that an owner is known to lack.
       {"under_replicated", hints},
@@ -152,7 +175,9 @@ Result<std::string> Admin::status() const {
       {"cut", std::move(cut)},
       {"degraded_puts", c.degraded_puts},
       {"degraded_reads", c.degraded_reads},
-      {"failed_saves", failed_saves_()},
+      {"failed_saves", saves.all},
+      {"failed_for_room", saves.for_room},
+      {"overload", overload_of(node_, transport_)},
       {"dot_clashes", c.dot_clashes},
       {"uptime_s", (now.mono_ms - started_ms_) / 1000}};
   return text_of(out);
@@ -217,6 +242,7 @@ Result<std::string> Admin::counters() const {
                       {"retries_collapsed", c.retries_collapsed},
                       {"dropped_late", c.dropped_late},
                       {"refused", c.refused},
+                      {"refused_busy", c.refused_busy},
                       {"dot_clashes", c.dot_clashes},
                       {"unknown_own_dots", c.unknown_own_dots},
                       {"messages_in", c.messages_in},
@@ -242,7 +268,7 @@ Result<std::string> Admin::counters() const {
                       {"malformed", others.malformed},
                       {"dropped_late", others.dropped_late},
                       {"turned_away", others.turned_away}}},
-                    {"daemon", {{"failed_saves", failed_saves_()}}}};
+                    {"daemon", {{"failed_saves", failed_saves_().all}}}};
   return text_of(out);
 }
 

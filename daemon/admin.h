@@ -2,8 +2,8 @@
 // command line.
 //
 // Commands and their arguments (AdminRequest); every answer is one JSON object:
-//   status                    {safe, hosts[{name,address,state,last_seen}], under_replicated, hints, conflicts,
-//                             tasks[], disk{...}, node{...}, quorum{n,r,w}, cut[], degraded_puts, ...}
+//   status                    {safe, hosts[{name,address,state,last_seen,full}], under_replicated, hints, conflicts,
+//                             tasks[], disk{...}, node{...}, quorum{n,r,w}, cut[], degraded_puts, overload{...}, ...}
 //   ring                      {partitions, layout{number,hash}, hosts[{name,first,owned}]}
 //   ring VOLUME HEX           the same with key{volume,partition,owners[]}; VOLUME is a number, HEX the partition key
 //   counters                  {node{...}, transport{...}, clients_of_others{...}, daemon{...}}
@@ -29,6 +29,7 @@
 #include "cluster/zmq_transport.h"
 #include "daemon/config.h"
 #include "daemon/reception.h"
+#include "daemon/runner.h"
 #include "storage/store.h"
 
 namespace kinfs::daemon {
@@ -65,18 +66,19 @@ class IdentityPool {
   std::map<std::uint32_t, std::int64_t> out_;  // slot -> until when (mono_ms)
 };
 
-/// The part of ZmqTransport that Admin needs; a test has its own.
+/// The part of the daemon's sockets that Admin needs; a test has its own.
 struct CutSwitch {
   std::function<void(std::set<NodeId>)> set_cut;
   std::function<const std::set<NodeId>&()> cut;
   std::function<const cluster::TransportCounters&()> counters;
-  std::function<const cluster::UnixServerCounters&()> client_counters;
+  std::function<const cluster::UnixServerCounters&()> client_counters;  // of other hosts
+  std::function<const cluster::UnixServerCounters&()> own_client_counters;
 };
 
 class Admin {
  public:
   Admin(const Config& config, const cluster::Node& node, const Store& store, CutSwitch transport,
-        const cluster::KeyPair& keys, std::uint64_t boot, std::function<std::uint64_t()> failed_saves,
+        const cluster::KeyPair& keys, std::uint64_t boot, std::function<FailedSaves()> failed_saves,
         Reception::Invite invite);
 
   /// An AdminAnswer, or an Error with words.
@@ -105,7 +107,7 @@ class Admin {
   CutSwitch transport_;
   NodeId self_;
   cluster::KeyPair client_keys_;
-  std::function<std::uint64_t()> failed_saves_;
+  std::function<FailedSaves()> failed_saves_;
   Reception::Invite invite_;
   IdentityPool identities_;
   std::int64_t started_ms_;

@@ -228,7 +228,8 @@ Result<void> Daemon::Impl::serve(const cluster::KeyPair& keys) {
       CutSwitch{[this](std::set<NodeId> peers) { transport->set_cut(std::move(peers)); },
                 [this]() -> const std::set<NodeId>& { return transport->cut(); },
                 [this]() -> const cluster::TransportCounters& { return transport->counters(); },
-                [this]() -> const cluster::UnixServerCounters& { return transport->client_counters(); }},
+                [this]() -> const cluster::UnixServerCounters& { return transport->client_counters(); },
+                [this]() -> const cluster::UnixServerCounters& { return server->counters(); }},
       keys, *meta ? (**meta).boot : 0, [this] { return runner->failed_saves(); },
       [this](std::uint64_t seconds) -> Result<Reception::Invited> {
         if (reception) return reception->invite(seconds);
@@ -245,6 +246,9 @@ Result<void> Daemon::Impl::serve(const cluster::KeyPair& keys) {
   if (!listening) return pass(std::move(listening));
   server = std::move(*listening);
   transport->serve(cluster::Visitor::kClient, by(Way::kOtherHost), hlc);
+  const auto crowded = [this] { return node->crowded(); };
+  server->when_crowded(crowded);
+  transport->when_crowded(cluster::Visitor::kClient, crowded);
   return {};
 }
 

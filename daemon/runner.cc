@@ -122,10 +122,14 @@ void Runner::drain() {
   for (auto effects = node_.take_effects(); !effects.empty(); effects = node_.take_effects()) {
     auto failures = carry_out(std::move(effects), store_, outputs_, [this](std::uint64_t token) { sync_.ask(token); });
     for (auto& failure : failures) {
-      ++failed_saves_;
+      ++failed_saves_.all;
       const auto at = cluster::EventLoop::mono_ms();
+      if (failure.error.code == Errc::kNoSpace) {
+        ++failed_saves_.for_room;
+        failed_saves_.last_for_room_ms = at;
+      }
       if (last_report_ms_ < 0 || at - last_report_ms_ >= 1000) {
-        spdlog::error("cannot save: {} ({} failed since start)", failure.error.text, failed_saves_);
+        spdlog::error("cannot save: {} ({} failed since start)", failure.error.text, failed_saves_.all);
         last_report_ms_ = at;
       }
       node_.save_failed(failure.origin, failure.error, now());

@@ -37,6 +37,13 @@ struct Outputs {
   std::function<void(const Error&)> fatal;
 };
 
+/// Since start. One for want of room was answered as such, and is over when there is room again.
+struct FailedSaves {
+  std::uint64_t all = 0;
+  std::uint64_t for_room = 0;
+  std::int64_t last_for_room_ms = -1;  // mono_ms
+};
+
 struct SaveFailure {
   std::uint64_t origin = 0;
   Error error;
@@ -90,8 +97,7 @@ class Runner {
 
   static cluster::Time now();
   static constexpr std::int64_t kTickMs = 10;
-  /// Failed saves since start.
-  std::uint64_t failed_saves() const { return failed_saves_; }
+  const FailedSaves& failed_saves() const { return failed_saves_; }
 
  private:
   void drain();
@@ -100,7 +106,7 @@ class Runner {
   cluster::Node& node_;
   Store& store_;
   Outputs outputs_;
-  std::uint64_t failed_saves_ = 0;
+  FailedSaves failed_saves_;
   std::int64_t last_report_ms_ = -1;  // of a failed save; a full disk fails thousands of times a second
   bool broken_ = false;
   SyncThread sync_;

@@ -162,6 +162,7 @@ StoreUsage MemStore::usage() const {
   StoreUsage usage;
   usage.rows_estimate = rows_.size();
   usage.block_bytes = block_bytes_;
+  usage.full = refusal_ && refusal_->code == Errc::kNoSpace;
   return usage;
 }
 

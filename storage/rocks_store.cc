@@ -45,6 +45,9 @@ constexpr int kMaxOpenTables = 256;
 
 // Enough to write out all that is buffered; a quarter of a smaller disk.
 constexpr std::uint64_t kReserveBytes = 64 << 20;
+constexpr std::uint64_t kBlockReserves = 2;  // what blocks leave free: rows, which say less in more bytes, go on
+
+std::uint64_t reserve_of(std::uint64_t total_bytes) { return std::min(kReserveBytes, total_bytes / 4); }
 
 Slice slice(ByteView b) { return {b.data(), b.size()}; }
 ByteView view(const Slice& s) { return {s.data(), s.size()}; }
@@ -480,6 +483,7 @@ StoreUsage Rocks::usage() const {
   if (::statvfs(path().c_str(), &fs) == 0) {
     usage.total_bytes = static_cast<std::uint64_t>(fs.f_blocks) * fs.f_frsize;
     usage.free_bytes = static_cast<std::uint64_t>(fs.f_bavail) * fs.f_frsize;
+    usage.full = usage.free_bytes < kBlockReserves * reserve_of(usage.total_bytes) + kMaxBlockBytes;
   }
   db_->GetIntProperty(families_[kRows], rocksdb::DB::Properties::kEstimateNumKeys, &usage.rows_estimate);
   usage.block_bytes = blocks_->bytes();
@@ -491,7 +495,7 @@ StoreUsage Rocks::usage() const {
 Result<void> Rocks::check_room(std::uint64_t bytes, std::uint64_t reserves) {
   constexpr std::uint64_t kLookAgainBytes = 1 << 20;
   const auto now = std::chrono::steady_clock::now();
-  const auto needed = [&] { return bytes + reserves * std::min(kReserveBytes, total_ / 4); };
+  const auto needed = [&] { return bytes + reserves * reserve_of(total_); };
   if (total_ == 0 || now - room_seen_ > std::chrono::milliseconds(100) || free_ < needed() + kLookAgainBytes) {
     struct statvfs fs {};
     if (::statvfs(path().c_str(), &fs) != 0) return fail(Errc::kIo, "cannot ask for the free space of " + path());
@@ -625,7 +629,7 @@ Result<void> Rocks::put_block(const BlockKey& key, const SharedBytes& bytes) {
   auto known = location_of(key);
   if (!known) return pass(std::move(known));
   if (*known && blocks_->read(**known, key.hash)) return {};
-  if (auto ok = check_room(bytes->size(), 2); !ok) return ok;
+  if (auto ok = check_room(bytes->size(), kBlockReserves); !ok) return ok;
   auto at = blocks_->append(*bytes);
   if (!at) return pass(std::move(at));
   rocksdb::WriteBatch out;

@@ -118,6 +118,7 @@ struct StoreUsage {
   std::uint64_t free_bytes = 0;
   std::uint64_t rows_estimate = 0;
   std::uint64_t block_bytes = 0;
+  bool full = false;  // of a store: blocks, or all writes, are refused for want of room
 };
 
 class Reader {

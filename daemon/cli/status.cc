@@ -28,13 +28,30 @@ std::string text_at(const Json& json, const char* key, const std::string& none =
   return found != json.end() && found->is_string() ? found->get<std::string>() : none;
 }
 
+/// What was refused, since start, and what to do about it.
+void print_refusals(const Json& s, const std::string& self) {
+  if (const auto n = s.value("failed_for_room", std::uint64_t{0}); n != 0) {
+    fmt::print("no room           {} writes refused since start, for want of room on {}'s disk\n", n, self);
+  }
+  const auto failed = s.at("failed_saves").get<std::uint64_t>() - s.value("failed_for_room", std::uint64_t{0});
+  if (failed != 0) fmt::print("failed writes     {} since start: look into the daemon's log\n", failed);
+  const auto overload = s.value("overload", Json::object());
+  const auto of = [&](const char* name) { return overload.value(name, std::uint64_t{0}); };
+  if (of("refused") + of("cut_off") + of("turned_away") + of("dropped_full") != 0) {
+    fmt::print("overload          {} requests refused, {} clients cut off that read nothing, {} turned away, {} "
+               "messages to other hosts dropped, since start\n",
+               of("refused"), of("cut_off"), of("turned_away"), of("dropped_full"));
+  }
+}
+
 void print_status(const Json& s) {
   const auto self = text_at(s.at("node"), "name");
   fmt::print("{:<16} {:<28} {:<7} {:<21} {}\n", "HOST", "ADDRESS", "STATE", "LAST SEEN", "HINTS FOR IT");
   for (const auto& h : s.at("hosts")) {
     const auto name = text_at(h, "name");
     fmt::print("{:<16} {:<28} {:<7} {:<21} {}\n", name + (name == self ? " *" : ""), text_at(h, "address"),
-               text_at(h, "state"), text_at(h, "last_seen", "never"), h.value("hints", 0u));
+               h.value("full", false) ? "full" : text_at(h, "state"), text_at(h, "last_seen", "never"),
+               h.value("hints", 0u));
   }
   const auto& disk = s.at("disk");
   const auto& q = s.at("quorum");
@@ -53,9 +70,7 @@ void print_status(const Json& s) {
     std::sort(cut.begin(), cut.end());
     fmt::print("cut               all traffic with {} is dropped\n", fmt::join(cut, ", "));
   }
-  if (const auto n = s.at("failed_saves").get<std::uint64_t>(); n != 0) {
-    fmt::print("failed writes     {} since start: look into the daemon's log\n", n);
-  }
+  print_refusals(s, self);
   if (const auto n = s.at("dot_clashes").get<std::uint64_t>(); n != 0) {
     fmt::print("damaged history   {}: two versions under one number; was a data directory copied?\n", n);
   }

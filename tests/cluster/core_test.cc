@@ -1,6 +1,7 @@
 // One node by itself, told what its peers and its disk say.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 #include <optional>
 #include <set>
@@ -529,6 +530,50 @@ TEST_F(Core, ADotOfOursThatWeDoNotKnowEndsWhatWeVouchFor) {
   EXPECT_TRUE(result.context.covers(known));
   EXPECT_FALSE(result.context.covers(Dot{config.self, known.counter + 999'999}));
   EXPECT_EQ(node->counters().dot_clashes, 0u);
+}
+
+TEST_F(Core, WhatIsUnderWayIsBoundedInBytes) {
+  config.max_bytes_under_way = 8 << 20;
+  start();
+  hear_peers();
+  std::size_t taken = 0;
+  // Nobody confirms: each put is kept until then. It is kept twice, as it waits to be sent too.
+  while (code_of(put(Bytes(1, static_cast<char>('a' + taken)), {}, {version(Bytes(1 << 20, 'v'))})) != Errc::kBusy) {
+    EXPECT_EQ(node->crowded(), ++taken >= 2);
+    ASSERT_LT(taken, 10u);
+  }
+  EXPECT_EQ(taken, 4u);
+  EXPECT_EQ(node->counters().refused_busy, 1u);
+  const auto asked = sent;
+  for (const auto& message : asked) receive(message.to, message.id, WriteRowsReply{});
+  EXPECT_FALSE(node->crowded());
+  EXPECT_EQ(node->bytes_under_way(), 0u);
+  // What was read is kept until all owners have answered.
+  for (int i = 0; i < 20 && !node->crowded(); ++i) {
+    node->request(2, GetRequest{VolumeId{2}, "p", "a"}, 4000, now);
+    run();
+  }
+  EXPECT_TRUE(node->crowded());
+  tick(2000);
+  EXPECT_EQ(node->bytes_under_way(), 0u);
+}
+
+TEST_F(Core, APeerSaysWhetherItsDiskIsFull) {
+  start();
+  disk.refuse_writes(Error{Errc::kNoSpace, "as the test says"});
+  receive(NodeId{2}, 7, Ping{});
+  const auto pong = next<Pong>(0);
+  ASSERT_TRUE(pong);
+  EXPECT_TRUE(std::get<Pong>(pong->body).full);
+  const auto full = [&] {
+    const auto peers = node->peers();
+    return std::find_if(peers.begin(), peers.end(), [](const auto& p) { return p.member.node == NodeId{2}; })->full;
+  };
+  EXPECT_FALSE(full());
+  receive(NodeId{2}, 0, Pong{true});
+  EXPECT_TRUE(full());
+  receive(NodeId{2}, 0, Pong{});
+  EXPECT_FALSE(full());
 }
 
 TEST_F(Core, StartsInARowDoNotDriveTheClockAhead) {

@@ -261,7 +261,7 @@ TEST_F(OneNode, AFullDiskIsAnErrorForThatClientAlone) {
   EXPECT_EQ(error->code, Errc::kNoSpace);
   ASSERT_TRUE(answers.count(2));
   EXPECT_TRUE(std::holds_alternative<PutResult>(answers[2]));
-  EXPECT_EQ(runner->failed_saves(), 1u);
+  EXPECT_EQ(runner->failed_saves().all, 1u);
   store.full.clear();
   put(3, "a");
   EXPECT_FALSE(std::holds_alternative<Error>(answers[3]));

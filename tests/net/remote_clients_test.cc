@@ -271,6 +271,26 @@ TEST(RemoteClients, WhatIsUnderWayOfAllClientsOfAHostIsBounded) {
   ASSERT_TRUE(daemon.wait_for_open(41));
 }
 
+TEST(RemoteClients, WhileTheDaemonIsCrowdedAConnectionGetsOneRequestAfterTheOther) {
+  const Identity a, b;
+  FakeRemote daemon(b, {a.member, b.member});
+  daemon.node.thread.call([&] { daemon.node.transport->when_crowded(Visitor::kClient, [] { return true; }); });
+  RawClient greedy(a.client_keys(), b.member), modest(a.client_keys(), b.member);
+  ASSERT_TRUE(greedy.send(1, UsageRequest{}));
+  ASSERT_TRUE(greedy.send(2, UsageRequest{}));
+  const auto refused = greedy.next();
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(refused->id, 2u);
+  EXPECT_EQ(std::get<Error>(std::get<Answer>(refused->body)).code, Errc::kBusy);
+  ASSERT_TRUE(modest.send(1, UsageRequest{}));
+  ASSERT_TRUE(daemon.wait_for_open(2));
+  daemon.answer(0, usage());
+  EXPECT_EQ(greedy.next()->id, 1u);
+  ASSERT_TRUE(greedy.send(3, UsageRequest{}));
+  ASSERT_TRUE(daemon.wait_for_open(2));
+  EXPECT_EQ(daemon.counters().held_back, 1u);
+}
+
 TEST(RemoteClients, OneThatStopsSaysSo) {
   const Identity a, b;
   FakeRemote daemon(b, {a.member, b.member});

@@ -84,6 +84,7 @@ inline std::vector<Message> sample_messages() {
   std::vector<Body> bodies{
       Ping{},
       Pong{},
+      Pong{true},
       Gossip{{member, announced}, true},
       Gossip{},
       ReadRow{{VolumeId{1}, "dir", "name"}},
@@ -200,7 +201,7 @@ struct Dump {
   std::string operator()(const BlocksSynced& v) const { return all(v.all); }
 
   std::string operator()(const Ping&) const { return "ping"; }
-  std::string operator()(const Pong&) const { return "pong"; }
+  std::string operator()(const Pong& v) const { return v.full ? "pong, full" : "pong"; }
   std::string operator()(const Gossip& v) const { return all(v.members, v.reply); }
   std::string operator()(const ReadRow& v) const { return all(v.key); }
   std::string operator()(const ReadRowReply& v) const { return all(v.row, v.stat); }

@@ -31,7 +31,7 @@ TEST(SocketClientOrder, LaterPutsOfARowWaitTheirTurn) {
   daemon.answer(1, PutResult{});
   ASSERT_TRUE(ready(other));
   EXPECT_EQ(daemon.thread.call([&] { return daemon.asked; }), 4u);
-  daemon.answer(0, Error{Errc::kBusy, "refused"});  // a put that failed makes way too
+  daemon.answer(0, Error{Errc::kNoSpace, "refused"});  // a put that failed makes way too
   ASSERT_TRUE(ready(first));
   ASSERT_TRUE(daemon.wait_for_open(3));
   EXPECT_EQ(daemon.thread.call([&] { return rows_of(daemon.open[2].request); }), (std::set<Bytes>{"a", "b"}));

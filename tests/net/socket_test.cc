@@ -390,6 +390,92 @@ TEST(UnixServer, RequestsUnderWayAreBounded) {
   }
 }
 
+TEST(UnixServer, WhileTheDaemonIsCrowdedAConnectionGetsOneRequestAfterTheOther) {
+  TempDir dir;
+  bool crowded = true;
+  FakeDaemon daemon(dir / "s");
+  daemon.thread.call([&] { daemon.server->when_crowded([&] { return crowded; }); });
+  TestClient greedy(dir / "s"), modest(dir / "s");
+  std::vector<std::future<Result<StoreUsage>>> asked;
+  for (int i = 0; i < 20; ++i) asked.push_back(greedy.start(greedy.client->usage()));
+  ASSERT_TRUE(daemon.wait_for_open(1));
+  auto one = modest.start(modest.client->usage());
+  ASSERT_TRUE(daemon.wait_for_open(2));
+  EXPECT_EQ(daemon.thread.call([&] { return daemon.asked; }), 2u);
+  daemon.answer(1, StoreUsage{});
+  ASSERT_TRUE(ready(one));
+  daemon.answer(0, StoreUsage{});
+  ASSERT_TRUE(daemon.wait_for_open(1));
+  EXPECT_EQ(daemon.thread.call([&] { return daemon.asked; }), 3u);
+  daemon.thread.call([&] { crowded = false; });
+  ASSERT_TRUE(daemon.wait_for_open(19));
+  while (daemon.thread.call([&] { return !daemon.open.empty(); })) daemon.answer(0, StoreUsage{});
+  for (auto& a : asked) ASSERT_TRUE(ready(a));
+}
+
+TEST(UnixServer, ThoseThatReadNothingAreCutOffWhereOthersNeedTheRoom) {
+  TempDir dir;
+  UnixServerLimits limits;
+  limits.all_answer_bytes_waiting = 16 << 20;
+  limits.unread_crowded_ms = 300;
+  const auto block = share(Bytes(kMaxBlockBytes, 'b'));
+  FakeDaemon daemon(
+      dir / "s", [&](const Request&) { return Answer{BlockFound{block}}; }, limits);
+  constexpr std::uint64_t kClients = 8, kRequests = 40;  // 320 MiB of answers
+  std::vector<int> mute;
+  for (std::uint64_t i = 0; i < kClients; ++i) {
+    mute.push_back(raw_connect(dir / "s"));
+    for (std::uint64_t id = 1; id <= kRequests; ++id) {
+      const auto frame = frame_of({id, 60'000, {}, Request{GetBlockRequest{sample_block_key()}}});
+      ASSERT_EQ(::send(mute.back(), frame.data(), frame.size(), MSG_NOSIGNAL), static_cast<ssize_t>(frame.size()));
+    }
+  }
+  TestClient good(dir / "s");
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(good.wait(good.client->get_block(sample_block_key())));
+  EXPECT_TRUE(daemon.thread.wait_until([&] { return daemon.server->counters().cut_off > 0; }));
+  // Those that are left have no more than they may.
+  EXPECT_LT(daemon.thread.call([&] { return daemon.server->counters().requests; }), kClients * kRequests);
+  EXPECT_TRUE(good.wait(good.client->get_block(sample_block_key())));
+  for (const int fd : mute) ::close(fd);
+}
+
+TEST(UnixServer, OneThatReadsNothingForLongIsCutOffWhenNobodyNeedsTheRoom) {
+  TempDir dir;
+  UnixServerLimits limits;
+  limits.unread_ms = 200;
+  const auto block = share(Bytes(kMaxBlockBytes, 'b'));
+  FakeDaemon daemon(
+      dir / "s", [&](const Request&) { return Answer{BlockFound{block}}; }, limits);
+  const int fd = raw_connect(dir / "s");
+  for (std::uint64_t id = 1; id <= 20; ++id) {
+    const auto frame = frame_of({id, 60'000, {}, Request{GetBlockRequest{sample_block_key()}}});
+    ASSERT_EQ(::send(fd, frame.data(), frame.size(), MSG_NOSIGNAL), static_cast<ssize_t>(frame.size()));
+  }
+  EXPECT_TRUE(daemon.thread.wait_until([&] { return daemon.server->counters().cut_off == 1; }));
+  EXPECT_TRUE(daemon.thread.wait_until([&] { return daemon.server->open_connections() == 0; }));
+  ::close(fd);
+}
+
+TEST(SocketClient, WhatIsRefusedForNowIsAskedAgain) {
+  TempDir dir;
+  int refusals = 3;
+  FakeDaemon daemon(dir / "s", [&](const Request& request) -> Answer {
+    if (refusals-- > 0) return Error{Errc::kBusy, "later"};
+    if (std::holds_alternative<PutRequest>(request)) return PutResult{};
+    return Error{Errc::kNoSpace, "full"};
+  });
+  TestClient t(dir / "s");
+  EXPECT_TRUE(t.wait(t.put({"a"})));
+  EXPECT_EQ(daemon.thread.call([&] { return daemon.asked; }), 4u);
+  // A refusal leaves nothing open: what comes after it is told as it is.
+  daemon.thread.call([&] { refusals = 1; });
+  EXPECT_EQ(t.wait(t.client->usage()).error().code, Errc::kNoSpace);
+  // The last one is told before the deadline.
+  TestClient hurried(dir / "s", 500);
+  daemon.thread.call([&] { refusals = 1'000'000; });
+  EXPECT_EQ(hurried.wait(hurried.put({"b"})).error().code, Errc::kBusy);
+}
+
 TEST(UnixServer, ConnectionsBeyondTheLimitAreTurnedAway) {
   TempDir dir;
   UnixServerLimits limits;
