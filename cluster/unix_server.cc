@@ -322,6 +322,13 @@ struct UnixServer::Impl {
     for (auto& [id, c] : connections) {
       const auto most_ms = full ? limits.unread_crowded_ms : limits.unread_ms;
       if (c->doomed || c->writer.empty() || now_ms - c->took_ms < most_ms) continue;
+      // It may be this daemon that has not come to write.
+      const auto flushed = c->writer.flush();
+      count_waiting(*c);
+      if (!flushed || c->writer.empty() || now_ms - c->took_ms < most_ms) {
+        mark_dirty(*c);
+        continue;
+      }
       ++counters.cut_off;
       doom(*c, fmt::format("it has not read its answers for {} ms, {} KiB wait for it", now_ms - c->took_ms,
                            c->waiting >> 10));

@@ -21,7 +21,8 @@ namespace {
 
 constexpr std::size_t kQueueMessages = 4096;   // per peer
 constexpr std::size_t kQueueBytes = 32 << 20;  // per peer
-constexpr int kMessagesPerTurn = 128;
+constexpr int kMessagesPerTurn = 128;  // then others have their turn,
+constexpr std::int64_t kTurnUs = 5000;  // and after as long: one may ask for a megabyte
 constexpr std::int64_t kPurgeMs = 100;
 
 std::string user_id_of(NodeId node) { return fmt::format("{:016x}", static_cast<std::uint64_t>(node)); }
@@ -314,7 +315,8 @@ void ZmqTransport::Impl::on_router() {
 
 void ZmqTransport::Impl::read_router() {
   unread = false;
-  for (int i = 0; i < kMessagesPerTurn; ++i) {
+  const auto until_us = mono_us() + kTurnUs;
+  for (int i = 0; i < kMessagesPerTurn && (i == 0 || mono_us() < until_us); ++i) {
     if (!receive_one()) return;
   }
   unread = true;
