@@ -115,8 +115,9 @@ void ReadCoordinator::ask(std::uint64_t id, UnderWay& op, NodeId node) {
 }
 
 void ReadCoordinator::ask_rest(std::uint64_t id, UnderWay& op) {
+  const bool in_time = core_.now.mono_ms < op.deadline_ms;
   for (const auto node : std::exchange(op.more, {})) {
-    if (core_.peers.healthy(node)) ask(id, op, node);
+    if (in_time && core_.peers.healthy(node)) ask(id, op, node);
   }
 }
 
