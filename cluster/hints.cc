@@ -134,10 +134,13 @@ bool HintReplay::send_block(NodeId target, Queue& queue) {
     op.target = target;
     op.blocks.push_back(hint);
     op.pending.push_back(target);
-    op.owners_hold = core_.write_quorum();  // one owner is enough to drop it: each other one has a hint of its own
+    // As for rows: another owner that confirmed it may have lost it since, with what it had not synced.
+    ask_owners(op, partition_of(hint.key.volume, block_partition_key(hint.key)));
     op.deadline_ms = core_.now.mono_ms + core_.config.request_timeout_ms;
     const bool sync = !core_.bug(PlantedBug::kReplayUnsynced);
-    core_.send(id, target, id, core_.config.request_timeout_ms, WriteBlock{hint.key, std::move(*bytes), sync, {}});
+    for (const auto node : op.pending) {
+      core_.send(id, node, id, core_.config.request_timeout_ms, WriteBlock{hint.key, *bytes, sync, {}});
+    }
     under_way_.emplace(id, std::move(op));
     return true;
   }
