@@ -38,11 +38,16 @@
 #include "cluster/socket_client.h"
 #include "fs/filesystem.h"
 #include "fs/fuse_ops.h"
+#include "fs/mount_table.h"
 #include "fs/system_env.h"
 #include "storage/heap.h"
 
 namespace kinfs::fs {
 namespace {
+
+// How far ahead of a program the kernel asks for a file's bytes: one request of the largest size. It gives each file
+// system 128 KiB by itself, of which a reader who waits for another host sees each.
+constexpr std::size_t kReadAheadBytes = 1 << 20;
 
 // As kinfs(1) has them.
 enum Exit : int { kDone = 0, kUsage = 2, kUnreachable = 3, kRefused = 4, kInternal = 5 };
@@ -180,42 +185,15 @@ std::optional<Refusal> parse(int argc, char** argv, Options& out) {
 
 // --- the place ---
 
-/// What mountinfo has written with octal numbers for blanks and the like.
-std::string unescaped(const std::string& field) {
-  std::string plain;
-  for (std::size_t i = 0; i < field.size(); ++i) {
-    if (field[i] == '\\' && i + 3 < field.size()) {
-      plain += static_cast<char>(std::strtol(field.substr(i + 1, 3).c_str(), nullptr, 8));
-      i += 3;
-    } else {
-      plain += field[i];
-    }
-  }
-  return plain;
-}
-
-/// The type of the topmost mount at `directory`; empty when it is no mount point.
-std::string mounted_at(const std::string& directory) {
-  std::ifstream mounts("/proc/self/mountinfo");
-  std::string type;
-  for (std::string line; std::getline(mounts, line);) {
-    std::istringstream fields(line);
-    std::string skip, at, word;
-    fields >> skip >> skip >> skip >> skip >> at;
-    if (unescaped(at) != directory) continue;
-    while (fields >> word && word != "-") {
-    }
-    fields >> type;
-  }
-  return type;
-}
-
 /// Where autofs waits for this very mount (x-systemd.automount), looking into the directory would wait for it too.
-bool awaits_mount(const std::string& directory) { return mounted_at(directory) == "autofs"; }
+bool awaits_mount(const std::string& directory) {
+  const auto there = mounted_at(directory);
+  return there && there->type == "autofs";
+}
 
 bool is_mount_point(const std::string& directory) {
-  const auto type = mounted_at(directory);
-  return !type.empty() && type != "autofs";
+  const auto there = mounted_at(directory);
+  return there && there->type != "autofs";
 }
 
 std::optional<Refusal> check_directory(Options& options) {
@@ -418,6 +396,9 @@ int serve(const Options& options, Launch launch) {
   std::thread watcher([&] { watch(mount, signals); });
   spdlog::info("{} mounted at {}, served by process {}", options.volume, options.directory, ::getpid());
   const bool unmounted = mount.server->serve([&] {
+    if (!enlarge_read_ahead(options.directory, kReadAheadBytes)) {
+      spdlog::info("the kernel reads ahead as far as it usually does: that cannot be changed here");
+    }
     launch.tell(kDone, "");
     if (!options.foreground) launch.let_go();
   });

@@ -18,6 +18,11 @@ def chunk(i):
 
 
 class BigFile(LabTest):
+    def test_the_kernel_reads_ahead_by_the_largest_request(self):
+        device = os.stat(self.path(1)).st_dev
+        with open(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb", encoding="ascii") as file:
+            self.assertEqual(int(file.read()), 1024)
+
     def test_stream(self):
         memory = e2e.Memory(self.lab)
         self.addCleanup(memory.stop)
