@@ -20,7 +20,8 @@ constexpr std::size_t kMaxUnsyncedNames = 4096;  // of one directory
 constexpr std::size_t kMaxUnsyncedDirectories = 20'000;
 constexpr std::size_t kRowsToFetch = 16;  // beyond that a scan is cheaper
 constexpr int kMissesBeforePage = 3;      // of one directory: the next one fetches a page
-constexpr int kMissesAfterAbsent = -16;   // count on from there when the page was of no use
+constexpr int kMissesAfterUseless = -16;  // count on from there when a page was of no use
+constexpr int kHitsWorthAPage = 8;        // of a directory that has many
 
 std::size_t bytes_of(const RowState& state) {
   std::size_t bytes = kRowOverhead;
@@ -48,6 +49,7 @@ std::size_t DirectoryHash::operator()(const DirectoryId& id) const {
 
 Task<Result<RowPtr>> Namespace::row(RowId id, std::int64_t max_age_ms) {
   if (const auto it = rows_.find(id); it != rows_.end() && age_ms(it->second->fetched_ms) <= max_age_ms) {
+    if (const auto misses = misses_.find(id.directory); misses != misses_.end()) ++misses->second.hits;
     co_return it->second;
   }
   if (const auto* d = known(id.directory); d != nullptr && d->complete_ms && !rows_.contains(id) &&
@@ -68,8 +70,18 @@ Task<Result<RowPtr>> Namespace::row(RowId id, std::int64_t max_age_ms) {
 
 bool Namespace::worth_a_page(const DirectoryId& id) {
   auto& misses = misses_[id];
-  if (age_ms(misses.since_ms) > kCacheMs) misses = Misses{env_.mono_ms(), 0, misses.large};
-  return ++misses.count > kMissesBeforePage;
+  if (misses.fetching) return false;
+  if (age_ms(misses.since_ms) > kCacheMs) {
+    const bool large = misses.large;
+    misses = {};
+    misses.since_ms = env_.mono_ms();
+    misses.large = large;
+  }
+  if (++misses.count <= kMissesBeforePage) return false;
+  if (!misses.large || !misses.paged || misses.hits >= kHitsWorthAPage) return true;
+  misses.paged = false;
+  misses.count = kMissesAfterUseless;
+  return false;
 }
 
 /// Null: it is not on the page, or there is none.
@@ -77,13 +89,17 @@ Task<RowPtr> Namespace::row_by_page(RowId id, std::int64_t max_age_ms) {
   const bool large = misses_[id.directory].large;
   Bytes from;
   if (large) from = sort_key(id.name);
+  misses_[id.directory].fetching = true;
   const auto page = co_await scan(id.directory, std::move(from), large ? 0 : env_.mono_ms());
-  if (!page) co_return nullptr;
   auto& misses = misses_[id.directory];
+  misses.fetching = false;
+  if (!page) co_return nullptr;
+  misses.paged = true;
+  misses.count = misses.hits = 0;
+  misses.large = large || !page->complete;
   const auto it = rows_.find(id);
   if (it != rows_.end() && age_ms(it->second->fetched_ms) <= max_age_ms) co_return it->second;
-  if (large || page->complete) misses.count = kMissesAfterAbsent;
-  misses.large = large || !page->complete;
+  if (large || page->complete) misses.count = kMissesAfterUseless;
   co_return nullptr;
 }
 
@@ -160,6 +176,7 @@ RowPtr Namespace::store(const RowId& id, Row row, std::int64_t fetched_ms, bool 
   if (slot) {
     state->row = slot->row == row ? std::move(row) : merge(slot->row, row);
     state->fetched_ms = std::max(fetched_ms, slot->fetched_ms);
+    own_put = own_put || (slot->own_put && slot->row == state->row);
     bytes_ -= bytes_of(*slot);
   } else {
     state->row = std::move(row);

@@ -184,7 +184,10 @@ class Namespace {
   struct Misses {
     std::int64_t since_ms = 0;
     int count = 0;       // below 0: names that are not there were asked for, which a page does not help with
-    bool large = false;  // more than a page
+    bool large = false;     // more than a page
+    bool fetching = false;  // a page is under way
+    bool paged = false;     // one has come
+    int hits = 0;           // rows that were in the cache since then
   };
   bool worth_a_page(const DirectoryId& id);
   Task<RowPtr> row_by_page(RowId id, std::int64_t max_age_ms);
