@@ -45,6 +45,11 @@ class NodeImpl {
   bool is_full() const {
     return under_way() >= core.config.max_under_way || core.bytes_held >= core.config.max_bytes_under_way;
   }
+  Error too_much_under_way() {
+    ++core.counters.refused;
+    ++core.counters.refused_busy;
+    return {Errc::kBusy, "this host has too much under way to begin with more; try again in a moment"};
+  }
   bool is_crowded() const {
     const auto unanswered = replication.unanswered() + reads.unanswered() + blocks.size() + forwarder.size();
     return unanswered >= core.config.crowded_at || core.bytes_held >= core.config.max_bytes_under_way / 2;
@@ -155,6 +160,8 @@ void NodeImpl::dispatch(Message& message) {
             const Asker asker{false, 0, from, id, core.now.mono_ms + message.ttl_ms};
             if (put == nullptr)
               return core.answer(core.new_id(), asker, Error{Errc::kUnsupported, "only puts are forwarded"});
+            // Who forwarded it tries the next owner, and in the end coordinates it itself.
+            if (is_full()) return core.answer(core.new_id(), asker, too_much_under_way());
             puts.put(asker, std::move(*put));
           },
           [&](ForwardReply& b) { forwarder.replied(id, from, std::move(b)); },
@@ -192,10 +199,7 @@ void NodeImpl::request(const Asker& asker, Request request) {
     return;
   }
   if (is_full() && !std::holds_alternative<UsageRequest>(request)) {
-    ++core.counters.refused;
-    ++core.counters.refused_busy;
-    core.answer(core.new_id(), asker,
-                Error{Errc::kBusy, "this host has too much under way to begin with more; try again in a moment"});
+    core.answer(core.new_id(), asker, too_much_under_way());
     return;
   }
   std::visit(

@@ -104,8 +104,9 @@ bool Peers::defend(const std::vector<Member>& members) {
   for (const auto& m : members) {
     if (m.node != self_ || m.public_key != own_.public_key || m.incarnation < own_.incarnation) continue;
     if (m.name == own_.name && m.address == own_.address && m.client_key == own_.client_key) continue;
+    const auto before = own_.incarnation;
     say_after(m.incarnation);
-    defends = true;
+    defends |= own_.incarnation != before;  // beyond the greatest there is nothing to say
   }
   return defends;
 }

@@ -111,7 +111,7 @@ void ReadCoordinator::ask(std::uint64_t id, UnderWay& op, NodeId node) {
     body = ReadPage{scan.volume, scan.partition_key, scan.from, scan.limit, known};
   }
   core_.send(id, node, id, core_.config.request_timeout_ms, std::move(body));
-  op.pending.push_back(node);
+  op.pending.push_back({node, core_.now.mono_ms});
 }
 
 void ReadCoordinator::ask_rest(std::uint64_t id, UnderWay& op) {
@@ -165,14 +165,17 @@ void ReadCoordinator::replied(std::uint64_t id, NodeId from, ReadPageReply reply
 void ReadCoordinator::add(std::uint64_t id, Found found) {
   auto& op = under_way_.at(id);
   if (found.same && !op.told) return refused(id, found.node);  // as what?
-  if (std::erase(op.pending, found.node) == 0) return;
+  const auto asked = std::find_if(op.pending.begin(), op.pending.end(),
+                                  [&](const Asked& a) { return a.node == found.node; });
+  if (asked == op.pending.end()) return;
+  took(*asked);
+  op.pending.erase(asked);
   if (!found.same) {
     const auto digest = digest_of_found(op.request, found.page);
     if (op.known == digest) found.page = {};
     found.same = op.known == digest;
     if (!op.known) op.known = digest;
   }
-  took(found.node, core_.now.mono_ms - op.asked_ms);
   const auto partition = partition_of(volume_of(op.request), partition_key_of(op.request));
   found.owner = core_.layout.owns(found.node, partition);
   op.held.add(bytes_of(found.page));
@@ -182,13 +185,14 @@ void ReadCoordinator::add(std::uint64_t id, Found found) {
 
 void ReadCoordinator::refused(std::uint64_t id, NodeId from) {
   const auto it = under_way_.find(id);
-  if (it == under_way_.end() || std::erase(it->second.pending, from) == 0) return;
+  if (it == under_way_.end()) return;
+  if (std::erase_if(it->second.pending, [&](const Asked& a) { return a.node == from; }) == 0) return;
   settle(id);
 }
 
-void ReadCoordinator::took(NodeId node, std::int64_t ms) {
-  auto& usual = took_[node];
-  usual += ms - usual / 8;
+void ReadCoordinator::took(const Asked& asked) {
+  auto& usual = took_[asked.node];
+  usual += core_.now.mono_ms - asked.since_ms - usual / 8;
 }
 
 std::int64_t ReadCoordinator::usual_ms(NodeId node) const {
@@ -286,18 +290,18 @@ void ReadCoordinator::tick() {
   std::vector<std::uint64_t> slow;
   for (const auto& [id, op] : under_way_) {
     std::int64_t usual = 0;
-    for (const auto node : op.pending) {
-      if (op.deadline_ms <= core_.now.mono_ms || !core_.peers.healthy(node)) late.emplace_back(id, node);
-      usual = std::max(usual, usual_ms(node));
+    for (const auto& asked : op.pending) {
+      if (op.deadline_ms <= core_.now.mono_ms || !core_.peers.healthy(asked.node)) late.emplace_back(id, asked.node);
+      usual = std::max(usual, usual_ms(asked.node));
     }
-    const auto patience_ms = std::max(kLateMs, 3 * usual);
+    const auto patience_ms = std::min(std::max(kLateMs, 3 * usual), (op.deadline_ms - op.asked_ms) / kLateShare);
     if (!op.more.empty() && !op.answered && core_.now.mono_ms - op.asked_ms >= patience_ms) slow.push_back(id);
   }
   std::sort(late.begin(), late.end());  // the order of a hash table must not decide what a simulation does
   std::sort(slow.begin(), slow.end());
   for (const auto id : slow) {
     auto& op = under_way_.at(id);
-    for (const auto node : op.pending) took(node, core_.now.mono_ms - op.asked_ms);
+    for (const auto& asked : op.pending) took(asked);
     ask_rest(id, op);
   }
   for (const auto& [id, node] : late) refused(id, node);

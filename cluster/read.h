@@ -24,7 +24,8 @@
 namespace kinfs::cluster {
 
 inline constexpr std::uint32_t kAskAllOneIn = 8;
-inline constexpr std::int64_t kLateMs = 20;  // at least, before the rest are asked too
+inline constexpr std::int64_t kLateMs = 20;   // at least, before the rest are asked too
+inline constexpr std::int64_t kLateShare = 4;  // at most this part of a read's time, so that the rest have theirs
 
 class ReadCoordinator {
  public:
@@ -47,11 +48,15 @@ class ReadCoordinator {
     RowPage page;
     PartitionStat stat;
   };
+  struct Asked {
+    NodeId node{};
+    std::int64_t since_ms = 0;
+  };
   struct UnderWay {
     Asker asker;
     std::variant<GetRequest, ScanRequest> request;
     std::vector<Found> found;
-    std::vector<NodeId> pending;
+    std::vector<Asked> pending;
     std::vector<NodeId> more;        // not asked yet
     std::optional<Digest128> known;  // of what was found first
     bool told = false;               // the replicas are asked whether they have that
@@ -70,7 +75,7 @@ class ReadCoordinator {
   void settle(std::uint64_t id);
   void answer(std::uint64_t id, UnderWay& op, bool degraded);
   void repair(const UnderWay& op);
-  void took(NodeId node, std::int64_t ms);
+  void took(const Asked& asked);
   std::int64_t usual_ms(NodeId node) const;
 
   Core& core_;

@@ -30,6 +30,10 @@ constexpr int kReceivedHighWaterMark = 1024;      // by one that dials: never fu
 constexpr int kAnswersHighWaterMark = 8;          // of answers to visitors, who are many, and need not read them
 constexpr int kHeartbeatMs = 500;
 constexpr int kHeartbeatTimeoutMs = 2000;
+constexpr int kKeepaliveIdleS = 2;
+constexpr int kKeepaliveIntervalS = 1;
+constexpr int kKeepaliveCount = 3;
+constexpr int kUnconfirmedMs = 5000;  // what was sent and is not acknowledged for so long breaks the connection
 constexpr int kConnectTimeoutMs = 500;
 constexpr int kHandshakeMs = 2000;
 constexpr int kReconnectMs = 100;
@@ -272,8 +276,13 @@ Result<ZmqSocket> ZmqContext::listen(const std::string& address, const KeyPair& 
     common_options(socket, keys, address.find('[') != std::string::npos);
     socket.set(zmq::sockopt::sndhwm, kAnswersHighWaterMark);
     // Its own timer ends the process (an assertion in ZeroMQ) where a connection breaks that has not been read from, as
-    // its queue was full, for as long. Those that dial send heartbeats, and say after what silence they are gone.
+    // its queue was full, for as long. Those that dial send heartbeats; who falls silent is noticed by the kernel.
     socket.set(zmq::sockopt::heartbeat_ivl, 0);
+    socket.set(zmq::sockopt::tcp_keepalive, 1);
+    socket.set(zmq::sockopt::tcp_keepalive_idle, kKeepaliveIdleS);
+    socket.set(zmq::sockopt::tcp_keepalive_intvl, kKeepaliveIntervalS);
+    socket.set(zmq::sockopt::tcp_keepalive_cnt, kKeepaliveCount);
+    socket.set(zmq::sockopt::tcp_maxrt, kUnconfirmedMs);
     socket.set(zmq::sockopt::router_mandatory, true);
     socket.set(zmq::sockopt::curve_server, true);
     socket.set(zmq::sockopt::zap_domain, kZapDomain);

@@ -11,6 +11,7 @@
 #include "cluster/dot_source.h"
 #include "cluster/layout.h"
 #include "cluster/node.h"
+#include "cluster/read.h"
 #include "storage/mem_store.h"
 
 namespace kinfs::cluster {
@@ -236,6 +237,27 @@ TEST_F(Reads, TheThirdIsAskedWhenTheSecondIsLate) {
   // Who was late is not asked first the next time.
   receive(asked.to, asked.id, ReadRowReply{{}, {}, true});
   EXPECT_EQ(get().at(0).to, more.front().to);
+}
+
+TEST_F(Reads, TheThirdIsAskedInTimeHoweverSlowAllAre) {
+  for (int i = 0; i < 60; ++i) {  // each of both takes 600 ms
+    node->request(1, GetRequest{VolumeId{2}, "p", "k"}, 4000, now);
+    run();
+    const auto asked = reads();
+    for (int t = 0; t < 6; ++t) {
+      hear_peers();
+      tick(100);
+    }
+    auto all = asked;
+    for (const auto& message : reads()) all.push_back(message);
+    for (const auto& message : all) receive(message.to, message.id, ReadRowReply{{}, {}, true});
+  }
+  const auto asked = get().at(0);
+  hear_peers();
+  tick(config.request_timeout_ms / kLateShare);
+  const auto more = reads();
+  ASSERT_EQ(more.size(), 1u);
+  EXPECT_NE(more.front().to, asked.to);
 }
 
 TEST_F(Reads, TheThirdIsAskedWhenTheSecondRefuses) {

@@ -166,7 +166,7 @@ class CommandLine(DaemonTest):
         self.assertEqual([h["name"] for h in status["hosts"]], ["h1"])
         for field in ("safe", "hosts", "under_replicated", "hints", "conflicts", "tasks", "disk"):
             self.assertIn(field, status)
-        self.assertEqual(set(status["hosts"][0]), {"name", "address", "public_key", "state", "last_seen"})
+        self.assertEqual(set(status["hosts"][0]), {"name", "address", "public_key", "state", "last_seen", "full"})
         self.assertTrue(status["safe"])
         self.says(self.kinfs(1, "status"), DONE, "h1 *", "up", "Everything is as it should be.")
         ring = json.loads(self.says(self.kinfs(1, "ring", "--json", "--key", "k"), DONE))
