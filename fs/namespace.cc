@@ -176,7 +176,6 @@ RowPtr Namespace::store(const RowId& id, Row row, std::int64_t fetched_ms, bool 
   if (slot) {
     state->row = slot->row == row ? std::move(row) : merge(slot->row, row);
     state->fetched_ms = std::max(fetched_ms, slot->fetched_ms);
-    own_put = own_put || (slot->own_put && slot->row == state->row);
     bytes_ -= bytes_of(*slot);
   } else {
     state->row = std::move(row);
