@@ -2,9 +2,10 @@
 //
 // What the options are for: IMMEDIATE keeps messages out of the pipe of a peer that is not there, so that they wait
 // in our queue, where deadlines are looked at; heartbeats close a connection whose other end fell silent (a cut
-// cable, a suspended host), on both sides; short time-outs for connecting and handshakes, and an upper bound for
-// the pause between two attempts, make a healed peer reachable within a second, where the defaults took most
-// of a minute; MANDATORY tells of an answer that its connection is gone, or does not read.
+// cable, a suspended host) on the side that dialled, the kernel's keepalive on the other; short time-outs for
+// connecting and handshakes, and an upper bound for the pause between two attempts, make a healed peer reachable
+// within a second, where the defaults took most of a minute; MANDATORY tells of an answer that its connection is gone,
+// or does not read.
 #include "cluster/zmq_socket.h"
 
 #include <fmt/format.h>
