@@ -3,7 +3,6 @@
 // Ids come from SHA-256, not from MD5: names are chosen by users, and two directories with one id would be one.
 #include "fs/keys.h"
 
-#include <algorithm>
 
 namespace kinfs::fs {
 namespace {
@@ -18,12 +17,7 @@ constexpr std::uint64_t kForRoot = 6;
 
 constexpr char kDirectoryPrefix = 'd';  // of partition keys; other kinds of partitions get letters of their own
 
-Digest128 id_of(const CanonicalWriter& w) {
-  const Digest256 full = sha256(w.out());
-  Digest128 out;
-  std::copy_n(full.begin(), out.size(), out.begin());
-  return out;
-}
+Digest128 id_of(const CanonicalWriter& w) { return short_sha256(w.out()); }
 
 std::uint64_t number_of(const CanonicalWriter& w) {
   const Digest256 full = sha256(w.out());

@@ -6,6 +6,7 @@
 #include <cryptopp/md5.h>
 #include <cryptopp/sha.h>
 
+#include <algorithm>
 #include <charconv>
 
 namespace kinfs {
@@ -32,6 +33,13 @@ Digest256 sha256(ByteView bytes) {
   Digest256 digest;
   CryptoPP::SHA256().CalculateDigest(digest.data(), data_of(bytes), bytes.size());
   return digest;
+}
+
+Digest128 short_sha256(ByteView bytes) {
+  const Digest256 full = sha256(bytes);
+  Digest128 out;
+  std::copy_n(full.begin(), out.size(), out.begin());
+  return out;
 }
 
 std::string to_hex(ByteView bytes) {

@@ -29,6 +29,8 @@ inline ByteView view_of(const Digest256& d) { return {reinterpret_cast<const cha
 Digest128 md5(ByteView bytes);
 /// SHA-256 (FIPS 180-4): the identity of blocks and the digest of versions.
 Digest256 sha256(ByteView bytes);
+/// Its first 128 bits.
+Digest128 short_sha256(ByteView bytes);
 
 /// Lower-case hexadecimal, two characters a byte.
 std::string to_hex(ByteView bytes);

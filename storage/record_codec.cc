@@ -454,27 +454,16 @@ Bytes partition_prefix(std::uint16_t partition) {
   return out;
 }
 
-namespace {
-
-Digest128 cut_digest(const CanonicalWriter& writer) {
-  const Digest256 full = sha256(writer.out());
-  Digest128 out;
-  std::copy_n(full.begin(), out.size(), out.begin());
-  return out;
-}
-
-}  // namespace
-
 Digest128 item_digest(ByteView row_key, const Row& row) {
   CanonicalWriter w;
   w.bytes(row_key).bytes(view_of(row.fingerprint()));
-  return cut_digest(w);
+  return short_sha256(w.out());
 }
 
 Digest128 item_digest(ByteView block_key) {
   CanonicalWriter w;
   w.bytes(block_key);
-  return cut_digest(w);
+  return short_sha256(w.out());
 }
 
 Bytes block_key_bytes(const BlockKey& key) {

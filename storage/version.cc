@@ -85,10 +85,7 @@ Digest128 Row::fingerprint() const {
   for (const Version& v : versions) {
     w.u64(static_cast<std::uint64_t>(v.dot.node)).u64(v.dot.counter).bytes(view_of(v.digest()));
   }
-  const Digest256 full = sha256(w.out());
-  Digest128 out;
-  std::copy_n(full.begin(), out.size(), out.begin());
-  return out;
+  return short_sha256(w.out());
 }
 
 Row merge(const Row& a, const Row& b) {
