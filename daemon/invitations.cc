@@ -102,12 +102,12 @@ std::optional<Error> Invitations::begin(NodeId guest, NodeId host, std::uint64_t
                      ? "another host is joining by this invitation just now: each admits one"
                      : "this invitation was used by another host already: each admits one; ask for another"};
   }
+  // One that may have been taken in asks for its answer, and may at any time.
+  if (!e->is_open && e->under_way == 0 && e->expires_s < now_s) {
+    return Error{Errc::kRefused, fmt::format("this invitation expired at {:%Y-%m-%d %H:%M:%S} UTC; ask for another one",
+                                             fmt::gmtime(static_cast<std::time_t>(e->expires_s)))};
+  }
   if (e->used_by == NodeId{}) {
-    if (e->expires_s < now_s) {
-      return Error{Errc::kRefused,
-                   fmt::format("this invitation expired at {:%Y-%m-%d %H:%M:%S} UTC; ask for another one",
-                               fmt::gmtime(static_cast<std::time_t>(e->expires_s)))};
-    }
     e->used_by = host;
     if (auto saved = save(); !saved) {
       e->used_by = NodeId{};

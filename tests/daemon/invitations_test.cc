@@ -88,6 +88,14 @@ TEST_F(InvitationsTest, NobodyComesInThatCannotBeWrittenDown) {
   EXPECT_EQ(words(in.begin(guest, kOther, kNow)), "may come in");
 }
 
+TEST_F(InvitationsTest, ItExpiresAlsoForOneThatWasToComeAgain) {
+  auto in = open();
+  const auto guest = issue(in);
+  EXPECT_EQ(words(in.begin(guest, kHost, kNow)), "may come in");
+  ASSERT_TRUE(in.ended(guest, kHost, End::kAgain));
+  EXPECT_NE(words(in.begin(guest, kHost, kNow + 61)).find("expired"), std::string::npos);
+}
+
 TEST_F(InvitationsTest, ItExpires) {
   auto in = open();
   const auto guest = issue(in);
