@@ -22,6 +22,7 @@ namespace {
 
 constexpr std::size_t kMostCalls = 20'000;  // that wait for answers
 constexpr std::int64_t kLookMs = 200;  // how often the daemon's silence is looked at, while something waits for it
+constexpr std::size_t kAgainAtALook = 8;   // of the requests that were refused for now
 
 std::optional<Error> check_key(ByteView key) {
   if (key.size() <= kMaxKeyBytes) return std::nullopt;
@@ -164,7 +165,7 @@ Promise<Answer> SocketClient::Impl::call(Request request) {
   const bool send_now = calls_.add(call);
   if (!timer_armed_) arm();
   if (send_now) {
-    send(*call);
+    send_in_turn(*call);
     flush();
   }
   return promise;
@@ -234,10 +235,25 @@ void SocketClient::Impl::want_output(bool wanted) {
 }
 
 void SocketClient::Impl::finish(std::uint64_t id, Answer answer) {
-  const auto call = calls_.take(id, [this](Call& next) { send(next); });
+  const auto call = calls_.take(id, [this](Call& next) { send_in_turn(next); });
   if (!call) return;  // its deadline passed before the answer came
   flush();
   call->promise.set(std::move(answer));
+}
+
+void SocketClient::Impl::send_in_turn(Call& call) {
+  if (again_.empty() || call.at_home) return send(call);
+  call.again = true;
+  again_.insert(call.id);
+}
+
+void SocketClient::Impl::send_those_in_turn(std::size_t most) {
+  for (; most > 0 && !again_.empty(); --most) {
+    auto* call = calls_.find(*again_.begin());
+    again_.erase(again_.begin());
+    // Unless a new connection has taken it along.
+    if (call != nullptr && call->again) send(*call);
+  }
 }
 
 /// What a daemon refused for now was not done, and is asked again while there is time for it.
@@ -247,7 +263,7 @@ bool SocketClient::Impl::ask_again(Call& call, const Answer& answer) {
   if (EventLoop::mono_ms() + 2 * kLookMs >= call.deadline_ms) return false;
   --call.sent;
   call.again = true;
-  again_.push_back(call.id);
+  again_.insert(call.id);
   return true;
 }
 
@@ -270,6 +286,11 @@ void SocketClient::Impl::expire() {
     ::shutdown(fd_, SHUT_RDWR);
   }
   for (const auto& call : late) {
+    if (call->again && call->sent == 0) {
+      finish(call->id, Error{Errc::kBusy, fmt::format("{}: given up after {} ms: the daemon has more to do than it can",
+                                                      options_.socket_path, options_.timeout_ms)});
+      continue;
+    }
     const auto* own = fd_ >= 0 ? "kinfsd" : "kinfsd, which cannot be reached now";
     const auto why = call->rows_busy > 0 ? "an earlier put of the same row has not ended"
                      : call->sent > 0    ? fmt::format("no answer came from {}; whether it was done is not known",
@@ -279,10 +300,7 @@ void SocketClient::Impl::expire() {
     finish(call->id, Error{Errc::kTimeout, fmt::format("{}: given up after {} ms: {}", options_.socket_path,
                                                        options_.timeout_ms, why)});
   }
-  for (const auto id : std::exchange(again_, {})) {
-    // Unless a new connection has taken it along.
-    if (auto* call = calls_.find(id); call != nullptr && call->again) send(*call);
-  }
+  send_those_in_turn(kAgainAtALook);
   flush();
   if (!timer_armed_ && !calls_.empty()) arm();
 }

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <atomic>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -53,7 +54,9 @@ struct SocketClient::Impl {
   void want_output(bool wanted);
   void wake();
   void finish(std::uint64_t id, Answer answer);
+  void send_in_turn(Call& call);
   bool ask_again(Call& call, const Answer& answer);
+  void send_those_in_turn(std::size_t most);
   void expire();
   void arm();
   void observe(const Answer& answer);
@@ -87,7 +90,9 @@ struct SocketClient::Impl {
   std::uint64_t next_id_ = 1;
   const std::uint64_t boot_ = random_boot();
   CallTable calls_;
-  std::vector<std::uint64_t> again_;  // refused with kBusy: to be sent once more by expire()
+  // Refused with kBusy, or begun behind such: to be sent in this order, a few at each look and two for each answer, so
+  // that the oldest is served first, and a daemon that is over its limits is asked for no more than it takes.
+  std::set<std::uint64_t> again_;
   std::int64_t waiting_since_ms_ = 0;  // since when the table has not been empty
   std::optional<FrameWriter> writer_;  // none: not connected, or the connection failed and waits for its end
   int fd_ = -1;

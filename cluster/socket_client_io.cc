@@ -235,7 +235,9 @@ void SocketClient::Impl::complete(std::vector<Received<ClientFrame>> frames) {
       answer = leave_open(std::move(*error));
     }
     finish(frame.id, std::move(answer));
+    send_those_in_turn(2);
   }
+  flush();
 }
 
 // --- Is it there? ---

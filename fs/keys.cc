@@ -3,7 +3,6 @@
 // Ids come from SHA-256, not from MD5: names are chosen by users, and two directories with one id would be one.
 #include "fs/keys.h"
 
-
 namespace kinfs::fs {
 namespace {
 

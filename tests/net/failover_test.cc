@@ -85,7 +85,7 @@ TEST_F(Failover, WhatIsUnderWayWhenItDiesGoesOnThroughAnother) {
   b_.answer(0, GetResult{});
   ASSERT_TRUE(ready(put) && ready(get));
   EXPECT_TRUE(put.get() && get.get());
-  EXPECT_LT(elapsed_ms(began), 1500);
+  EXPECT_LT(elapsed_ms(began), stretched(1500));
   ASSERT_TRUE(b_.wait_for_open(1));  // its turn has come, not before
   b_.answer(0, PutResult{});
   ASSERT_TRUE(ready(behind));
@@ -194,7 +194,7 @@ TEST_F(Failover, TheOwnDaemonIsNotTakenBeforeItIsReadyWhileThereIsAnother) {
   b_.stop();
   EXPECT_TRUE(came_back(1));
   EXPECT_GT(elapsed_ms(began), 2000);
-  EXPECT_LT(elapsed_ms(began), 4500);
+  EXPECT_LT(elapsed_ms(began), stretched(4500));
 }
 
 TEST_F(Failover, OneThatIsNotReadyIsPassedOver) {
@@ -204,7 +204,7 @@ TEST_F(Failover, OneThatIsNotReadyIsPassedOver) {
   home_.stop();
   auto put = client_->start(client_->put({"a"}));
   ASSERT_TRUE(c_.wait_for_open(1));
-  EXPECT_LT(elapsed_ms(began), 500);
+  EXPECT_LT(elapsed_ms(began), stretched(500));
   c_.answer(0, PutResult{});
   ASSERT_TRUE(ready(put));
   EXPECT_TRUE(put.get());
@@ -220,7 +220,7 @@ TEST_F(Failover, WithNoneReadyOneThatIsNotServes) {
     home_.stop();
     auto put = client_->start(client_->put({"a"}));
     ASSERT_TRUE(b_.wait_for_open(1));
-    EXPECT_LT(elapsed_ms(began), 1500);
+    EXPECT_LT(elapsed_ms(began), stretched(1500));
     home_.start();
     ASSERT_TRUE(home_.wait_for_open(1));
     home_.answer(0, PutResult{});
@@ -241,19 +241,19 @@ TEST_F(Failover, ADaemonThatHangsIsLeftWithinTwoSecondsAndReturnedTo) {
     ASSERT_TRUE(ready(put));
     EXPECT_TRUE(put.get());
     EXPECT_GE(elapsed_ms(began), 900);
-    EXPECT_LT(elapsed_ms(began), 2000);
+    EXPECT_LT(elapsed_ms(began), stretched(2000));
     auto get = client_->start(client().get(kVolumeKv, "p", "a"));  // nothing waits for it any more
     ASSERT_TRUE(b_.wait_for_open(1));
-    EXPECT_LT(elapsed_ms(began), 2500);
+    EXPECT_LT(elapsed_ms(began), stretched(2500));
     hang.end();
     ASSERT_TRUE(came_back(round));
     ASSERT_TRUE(home_.thread.wait_until([&] {
       return std::any_of(home_.open.begin(), home_.open.end(),
                          [](const auto& o) { return std::holds_alternative<GetRequest>(o.request); });
     }));
-    while (!ready(get, std::chrono::milliseconds(1))) home_.answer(0, GetResult{});
+    home_.answer_all(GetResult{});
+    ASSERT_TRUE(ready(get));
     EXPECT_TRUE(get.get());
-    home_.thread.call([&] { home_.open.clear(); });
     b_.node.thread.call([&] { b_.open.clear(); });
   }
 }
@@ -290,7 +290,7 @@ TEST_F(Failover, FromOneThatIsNotThereToTheNext) {
   home_.stop();
   auto put = client_->start(client_->put({"a"}));
   ASSERT_TRUE(c_.wait_for_open(1));
-  EXPECT_LT(elapsed_ms(began), 2000);
+  EXPECT_LT(elapsed_ms(began), stretched(2000));
   c_.answer(0, PutResult{});
   ASSERT_TRUE(ready(put));
   EXPECT_TRUE(put.get());
@@ -314,7 +314,7 @@ TEST_F(Failover, ALaterSearchIsAsFastAsTheFirst) {
   home_.stop();
   auto put = client_->start(client_->put({"a"}));
   ASSERT_TRUE(c_.wait_for_open(1));
-  EXPECT_LT(elapsed_ms(began), 1500);
+  EXPECT_LT(elapsed_ms(began), stretched(1500));
   c_.answer(0, PutResult{});
   ASSERT_TRUE(ready(put));
   EXPECT_TRUE(put.get());
@@ -333,7 +333,7 @@ TEST_F(Failover, FromOneThatDoesNotKnowUsToTheNext) {
   home_.stop();
   auto put = t.start(t.put({"a"}));
   ASSERT_TRUE(c_.wait_for_open(1));
-  EXPECT_LT(elapsed_ms(began), 550);
+  EXPECT_LT(elapsed_ms(began), stretched(550));
   c_.answer(0, PutResult{});
   ASSERT_TRUE(ready(put));
   EXPECT_TRUE(put.get());
@@ -365,7 +365,7 @@ TEST_F(Failover, FromOneThatHangsToTheNextWithinTwoSeconds) {
   auto put = client_->start(client_->put({"a"}));
   ASSERT_TRUE(c_.wait_for_open(1));
   EXPECT_GE(elapsed_ms(began), 1200);
-  EXPECT_LT(elapsed_ms(began), 1900);
+  EXPECT_LT(elapsed_ms(began), stretched(1900));
   c_.answer(0, PutResult{});
   ASSERT_TRUE(ready(put));
   EXPECT_TRUE(put.get());
@@ -392,7 +392,7 @@ TEST_F(Failover, FromOneThatIsStoppingToTheNextAtOnce) {
   ASSERT_TRUE(b_.wait_for_open(1));
   b_.hang_up();
   ASSERT_TRUE(c_.wait_for_open(1));
-  EXPECT_LT(elapsed_ms(began), 1000);
+  EXPECT_LT(elapsed_ms(began), stretched(1000));
   c_.answer(0, PutResult{});
   ASSERT_TRUE(ready(put));
   EXPECT_TRUE(put.get());
@@ -445,7 +445,7 @@ TEST_F(Failover, WithNobodyThereCallsEndAtTheirDeadline) {
   auto put = t->start(t->put({"a"}));
   ASSERT_TRUE(ready(get, std::chrono::seconds(15)) && ready(put));
   EXPECT_GE(elapsed_ms(began), 7900);
-  EXPECT_LT(elapsed_ms(began), 9000);
+  EXPECT_LT(elapsed_ms(began), stretched(9000));
   const auto error = get.get().error();
   EXPECT_EQ(error.code, Errc::kTimeout);
   EXPECT_NE(error.text.find("nor another host"), std::string::npos) << error.text;

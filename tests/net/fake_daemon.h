@@ -75,6 +75,12 @@ class FakeDaemon {
     });
   }
 
+  void answer_all(const Answer& what) {
+    thread.call([&] {
+      for (const auto& asked_for : std::exchange(open, {})) server->reply(asked_for.connection, asked_for.id, what);
+    });
+  }
+
   LoopThread thread;
   // The rest on the loop only.
   std::unique_ptr<UnixServer> server;

@@ -64,4 +64,14 @@ class TempDir {
 
 inline std::int64_t elapsed_ms(std::int64_t since_ms) { return EventLoop::mono_ms() - since_ms; }
 
+/// A limit for what a program of ours may take: the sanitizers make it 5 to 15 times as slow, so that what is promised
+/// to users is held in release alone, and there only that nothing waits for a deadline.
+constexpr std::int64_t stretched(std::int64_t limit_ms) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  return 4 * limit_ms;
+#else
+  return limit_ms;
+#endif
+}
+
 }  // namespace kinfs::cluster
