@@ -194,13 +194,12 @@ class Decoder {
         auto& page = *in.mutable_read_page_reply();
         return ReadPageReply{{rows(*page.mutable_rows(), true), page.complete()}, stat(page.stat()), page.same()};
       }
-      case wire::NodeHeader::kWriteRows: {
-        auto& write = *in.mutable_write_rows();
-        return WriteRows{VolumeId{write.volume()}, key(write.mutable_partition_key()),
-                         rows(*write.mutable_rows(), false), write.sync(), nodes(write.hint_for())};
-      }
+      case wire::NodeHeader::kWriteRows:
+        return write_rows(*in.mutable_write_rows());
       case wire::NodeHeader::kWriteRowsReply:
         return WriteRowsReply{};
+      case wire::NodeHeader::kHandOver:
+        return hand_over(*in.mutable_hand_over());
       case wire::NodeHeader::kWriteBlock: {
         auto& write = *in.mutable_write_block();
         return WriteBlock{block_key(*write.mutable_key()), needed_payload(), write.sync(), nodes(write.hint_for())};
@@ -460,6 +459,21 @@ class Decoder {
     for (const auto index : in) {
       require(out.empty() || out.back() < index, "indexes that are not ascending");
       out.push_back(index);
+    }
+    return out;
+  }
+
+  WriteRows write_rows(wire::WriteRows& in) {
+    return {VolumeId{in.volume()}, key(in.mutable_partition_key()), rows(*in.mutable_rows(), false), in.sync(),
+            nodes(in.hint_for())};
+  }
+
+  HandOver hand_over(wire::HandOver& in) {
+    HandOver out{{}, in.sync()};
+    for (auto& write : *in.mutable_writes()) {
+      if (error_) break;
+      out.writes.push_back({VolumeId{write.volume()}, key(write.mutable_partition_key()),
+                            rows(*write.mutable_rows(), false)});
     }
     return out;
   }

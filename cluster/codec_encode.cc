@@ -252,6 +252,15 @@ struct BodyWriter {
     for (const auto node : in.hint_for) write->add_hint_for(raw(node));
   }
   void operator()(wire::NodeHeader* out, const WriteRowsReply&) { out->mutable_write_rows_reply(); }
+  void operator()(wire::NodeHeader* out, const HandOver& in) {
+    auto* hand_over = out->mutable_hand_over();
+    hand_over->set_sync(in.sync);
+    for (const auto& rows : in.writes) {
+      auto* write = hand_over->add_writes();
+      put_partition(write, rows);
+      put_rows(write->mutable_rows(), rows.rows);
+    }
+  }
   void operator()(wire::NodeHeader* out, const WriteBlock& in) {
     auto* write = out->mutable_write_block();
     put(write->mutable_key(), in.key);

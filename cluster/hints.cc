@@ -8,16 +8,47 @@ namespace kinfs::cluster {
 namespace {
 constexpr std::size_t kRowsPerBatch = 64;
 constexpr std::size_t kRowBytesPerBatch = 256 << 10;
+constexpr std::size_t kBlocksUnderWay = 16;
+constexpr std::size_t kBlockBytesUnderWay = 2 << 20;  // then no further one is sent
 constexpr std::int64_t kRetryMs = 500;
 constexpr std::int64_t kIdleMs = 100;  // between two looks at an empty queue
-constexpr int kPatience = 3;           // times that a batch is sent to an owner that says nothing to it
+constexpr int kPatience = 3;           // times that something is sent to an owner that says nothing to it
 
 std::size_t size_of(const Row& row) {
   std::size_t bytes = 64;
   for (const auto& v : row.versions) bytes += v.value.size() + 128;
   return bytes;
 }
+
+bool contains(const std::vector<NodeId>& nodes, NodeId node) {
+  return std::find(nodes.begin(), nodes.end(), node) != nodes.end();
+}
 }  // namespace
+
+/// Rows by partition key.
+struct HintReplay::Rows {
+  std::vector<std::pair<std::uint16_t, RowsOfKey>> keys;  // with their partitions
+  std::map<std::pair<VolumeId, Bytes>, std::size_t> index;
+
+  /// The partition.
+  std::uint16_t add(const RowKey& key, Row row) {
+    const auto [at, is_new] = index.try_emplace({key.volume, key.partition_key}, keys.size());
+    if (is_new) {
+      keys.emplace_back(partition_of(key.volume, key.partition_key), RowsOfKey{key.volume, key.partition_key, {}});
+    }
+    auto& [partition, of_key] = keys[at->second];
+    of_key.rows.emplace_back(key.sort_key, std::move(row));
+    return partition;
+  }
+  template <class Wanted>
+  std::vector<RowsOfKey> of(Wanted wanted) const {
+    std::vector<RowsOfKey> out;
+    for (const auto& [partition, of_key] : keys) {
+      if (wanted(partition)) out.push_back(of_key);
+    }
+    return out;
+  }
+};
 
 Result<void> HintReplay::start() {
   auto last = core_.store.last_hint_sequence();
@@ -41,44 +72,38 @@ void HintReplay::tick() {
   }
   std::sort(late.begin(), late.end());
   for (const auto id : late) finish(id);
-  for (const auto node : core_.peers.ids()) {
-    auto& queue = queues_[node];
-    if (queue.busy) continue;
-    if (!core_.peers.healthy(node)) {
-      queue = {};
-      continue;
-    }
-    if (queue.next_ms > core_.now.mono_ms) continue;
-    // Blocks first: a row must not arrive before its bytes.
-    queue.busy = send_block(node, queue) || send_rows(node, queue);
-    if (queue.busy) continue;
-    const auto wait_ms = queue.left_over ? kRetryMs : kIdleMs;
-    queue = {};
-    queue.next_ms = core_.now.mono_ms + wait_ms;
-  }
+  for (const auto node : core_.peers.ids()) go_on(node, queues_[node]);
 }
 
-bool HintReplay::take_rows(NodeId target, Queue& queue, UnderWay& op, WriteRows& write) {
+void HintReplay::go_on(NodeId target, Queue& queue) {
+  if (queue.rows_under_way) return;
+  if (!core_.peers.healthy(target)) {
+    if (queue.blocks_under_way == 0) queue = {};
+    return;
+  }
+  if (queue.next_ms > core_.now.mono_ms) return;
+  // Blocks first: a row must not arrive before its bytes.
+  if (send_blocks(target, queue) || send_rows(target, queue)) return;
+  const auto wait_ms = queue.left_over ? kRetryMs : kIdleMs;
+  queue = {};
+  queue.next_ms = core_.now.mono_ms + wait_ms;
+}
+
+bool HintReplay::take_rows(NodeId target, Queue& queue, UnderWay& op, Rows& rows) {
   const auto page = core_.store.hints(target, queue.rows_after, kRowsPerBatch);
   if (!page || page->empty()) return false;
   std::size_t bytes = 0;
   for (const auto& hint : *page) {
     auto row = core_.store.get(hint.key);
-    if (op.rows.empty()) {
-      if (!row) {  // corrupt here: a read of it may yet repair it
-        queue.rows_after = hint.sequence;
-        queue.left_over = true;
-        continue;
-      }
-      write.volume = hint.key.volume;
-      write.partition_key = hint.key.partition_key;
+    if (!row) {  // corrupt here: a read of it may yet repair it
+      if (!op.rows.empty()) break;
+      queue.rows_after = hint.sequence;
+      queue.left_over = true;
+      continue;
     }
-    // The run of rows of one partition key: a batch that came together goes together.
-    if (!row || hint.key.volume != write.volume || hint.key.partition_key != write.partition_key) break;
     bytes += size_of(*row);
-    if (!write.rows.empty() && bytes > kRowBytesPerBatch) break;
-    write.rows.emplace_back(hint.key.sort_key, std::move(*row));
-    op.rows.push_back(hint);
+    if (!op.rows.empty() && bytes > kRowBytesPerBatch) break;
+    op.rows.emplace_back(rows.add(hint.key, std::move(*row)), hint);
     if (hint.sequence <= queue.alone_until) break;
   }
   return true;
@@ -86,64 +111,101 @@ bool HintReplay::take_rows(NodeId target, Queue& queue, UnderWay& op, WriteRows&
 
 bool HintReplay::send_rows(NodeId target, Queue& queue) {
   UnderWay op;
-  WriteRows write;
-  while (op.rows.empty()) {
-    if (!take_rows(target, queue, op, write)) return false;
-  }
-  const auto id = core_.new_id();
   op.target = target;
   op.pending.push_back(target);
-  ask_owners(op, partition_of(write.volume, write.partition_key));
-  write.sync = !core_.bug(PlantedBug::kReplayUnsynced);
-  for (const auto node : op.pending) core_.send(id, node, id, core_.config.request_timeout_ms, write);
-  op.deadline_ms = core_.now.mono_ms + core_.config.request_timeout_ms;
-  under_way_.emplace(id, std::move(op));
+  Rows rows;
+  while (op.rows.empty()) {
+    if (!take_rows(target, queue, op, rows)) return false;
+  }
+  for (const auto& [partition, of_key] : rows.keys) ask_owners(op, partition);
+  const auto id = core_.new_id();
+  const bool sync = !core_.bug(PlantedBug::kReplayUnsynced);
+  for (const auto node : op.pending) {
+    auto writes = rows.of([&](std::uint16_t partition) {
+      return node == target || core_.layout.owns(node, partition);
+    });
+    core_.send(id, node, id, core_.config.request_timeout_ms, HandOver{std::move(writes), sync});
+  }
+  queue.rows_under_way = true;
+  begin(id, std::move(op));
   return true;
 }
 
 void HintReplay::ask_owners(UnderWay& op, std::uint16_t partition) {
-  const bool own = core_.owns(partition);
-  if (own) op.owners_hold = 1;
-  if (own && core_.write_quorum() <= 2) return;
+  const auto hold = (core_.owns(partition) ? 1u : 0u) + (core_.layout.owns(op.target, partition) ? 1u : 0u);
+  if (hold >= core_.write_quorum()) return;
   // Nobody here knows who else has it: all owners are told, so that W of them do.
   for (const auto owner : core_.layout.owners(partition)) {
-    if (owner == op.target || owner == core_.config.self || !core_.peers.healthy(owner)) continue;
+    if (owner == core_.config.self || contains(op.pending, owner) || !core_.peers.healthy(owner)) continue;
     op.pending.push_back(owner);
   }
 }
 
-bool HintReplay::send_block(NodeId target, Queue& queue) {
-  while (true) {
-    const auto page = core_.store.block_hints(target, queue.blocks_after, 1);
-    if (!page || page->empty()) return false;
-    const auto& hint = page->front();
-    queue.blocks_after = hint.sequence;
-    const auto id = core_.new_id();
-    auto bytes = core_.store.get_block(hint.key);
-    if (!bytes) {
-      if (!is_lost(bytes.error())) {
-        queue.left_over = true;
-        continue;
-      }
-      Batch drop;  // there is nothing to hand over, and the owner finds it with the others
-      drop.drop_block_hints.push_back(hint);
-      core_.save(id, std::move(drop));
-      continue;
-    }
-    UnderWay op;
-    op.target = target;
-    op.blocks.push_back(hint);
-    op.pending.push_back(target);
-    // As for rows: another owner that confirmed it may have lost it since, with what it had not synced.
-    ask_owners(op, partition_of(hint.key.volume, block_partition_key(hint.key)));
-    op.deadline_ms = core_.now.mono_ms + core_.config.request_timeout_ms;
-    const bool sync = !core_.bug(PlantedBug::kReplayUnsynced);
-    for (const auto node : op.pending) {
-      core_.send(id, node, id, core_.config.request_timeout_ms, WriteBlock{hint.key, *bytes, sync, {}});
-    }
-    under_way_.emplace(id, std::move(op));
-    return true;
+bool HintReplay::send_blocks(NodeId target, Queue& queue) {
+  if (queue.again_after) {
+    if (queue.blocks_under_way > 0) return true;
+    queue.blocks_after = *std::exchange(queue.again_after, std::nullopt);
   }
+  const auto is_open = [&] {
+    return queue.blocks_under_way < kBlocksUnderWay && queue.bytes_under_way < kBlockBytesUnderWay;
+  };
+  while (is_open()) {
+    const auto page = core_.store.block_hints(target, queue.blocks_after, kBlocksUnderWay - queue.blocks_under_way);
+    if (!page || page->empty()) break;
+    for (const auto& hint : *page) {
+      if (!is_open()) break;
+      queue.blocks_after = hint.sequence;
+      send_block(target, queue, hint);
+    }
+  }
+  return queue.blocks_under_way > 0;
+}
+
+void HintReplay::send_block(NodeId target, Queue& queue, const BlockHint& hint) {
+  const auto id = core_.new_id();
+  auto bytes = core_.store.get_block(hint.key);
+  if (!bytes) {
+    if (!is_lost(bytes.error())) {
+      queue.left_over = true;
+      return;
+    }
+    Batch drop;  // there is nothing to hand over, and the owner finds it with the others
+    drop.drop_block_hints.push_back(hint);
+    return core_.save(id, std::move(drop));
+  }
+  const auto partition = partition_of(hint.key.volume, block_partition_key(hint.key));
+  UnderWay op;
+  op.target = target;
+  op.block.emplace(partition, hint);
+  op.bytes = (*bytes)->size();
+  op.pending.push_back(target);
+  // As for rows: another owner that confirmed it may have lost it since, with what it had not synced.
+  ask_owners(op, partition);
+  const bool sync = !core_.bug(PlantedBug::kReplayUnsynced);
+  for (const auto node : op.pending) {
+    core_.send(id, node, id, core_.config.request_timeout_ms, WriteBlock{hint.key, *bytes, sync, {}});
+  }
+  ++queue.blocks_under_way;
+  queue.bytes_under_way += op.bytes;
+  begin(id, std::move(op));
+}
+
+void HintReplay::begin(std::uint64_t id, UnderWay op) {
+  op.holders.push_back(core_.config.self);
+  op.deadline_ms = core_.now.mono_ms + core_.config.request_timeout_ms;
+  under_way_.emplace(id, std::move(op));
+}
+
+bool HintReplay::held(const UnderWay& op, std::uint16_t partition) const {
+  if (!contains(op.holders, op.target)) return false;
+  const auto& owners = core_.layout.owners(partition);
+  const auto hold = std::count_if(owners.begin(), owners.end(), [&](NodeId n) { return contains(op.holders, n); });
+  return static_cast<std::uint32_t>(hold) >= core_.write_quorum();
+}
+
+bool HintReplay::all_held(const UnderWay& op) const {
+  if (op.block) return held(op, op.block->first);
+  return std::all_of(op.rows.begin(), op.rows.end(), [&](const auto& row) { return held(op, row.first); });
 }
 
 void HintReplay::confirmed(std::uint64_t id, NodeId from) {
@@ -151,9 +213,8 @@ void HintReplay::confirmed(std::uint64_t id, NodeId from) {
   if (it == under_way_.end()) return;
   auto& op = it->second;
   if (std::erase(op.pending, from) == 0) return;
-  ++op.owners_hold;
-  op.target_holds |= from == op.target;
-  if (op.pending.empty() || (op.target_holds && op.owners_hold >= core_.write_quorum())) finish(id);
+  op.holders.push_back(from);
+  if (op.pending.empty() || all_held(op)) finish(id);
 }
 
 void HintReplay::refused(std::uint64_t id, NodeId from) {
@@ -166,31 +227,47 @@ void HintReplay::refused(std::uint64_t id, NodeId from) {
 void HintReplay::finish(std::uint64_t id) {
   auto op = std::move(under_way_.extract(id).mapped());
   auto& queue = queues_[op.target];
-  queue.busy = false;
-  queue.next_ms = core_.now.mono_ms + core_.config.hint_interval_ms;
-  if (!op.target_holds || op.owners_hold < core_.write_quorum()) return put_off(op, queue);
-  queue.silences = 0;
-  core_.counters.hints_delivered += op.rows.size() + op.blocks.size();
   Batch batch;
-  batch.drop_hints = std::move(op.rows);
-  batch.drop_block_hints = std::move(op.blocks);
-  core_.save(id, std::move(batch));
+  std::erase_if(op.rows, [&](auto& row) {
+    if (!held(op, row.first)) return false;
+    batch.drop_hints.push_back(std::move(row.second));
+    return true;
+  });
+  if (op.block) {
+    --queue.blocks_under_way;
+    queue.bytes_under_way -= op.bytes;
+    if (held(op, op.block->first)) {
+      batch.drop_block_hints.push_back(std::move(op.block->second));
+      op.block.reset();
+    }
+  } else {
+    queue.rows_under_way = false;
+  }
+  if (queue.next_ms <= core_.now.mono_ms) queue.next_ms = core_.now.mono_ms + core_.config.hint_interval_ms;
+  if (contains(op.holders, op.target)) queue.silences = 0;
+  if (!op.rows.empty() || op.block) put_off(op, queue);
+  if (const auto dropped = batch.drop_hints.size() + batch.drop_block_hints.size(); dropped > 0) {
+    core_.counters.hints_delivered += dropped;
+    core_.save(id, std::move(batch));
+  }
 }
 
-/// The batch comes again: at once, row by row, or when all others had their turn.
+/// What is left of `op` comes again: at once, row by row, or when all others had their turn.
 void HintReplay::put_off(const UnderWay& op, Queue& queue) {
-  if (!op.target_holds && !op.refused && ++queue.silences < kPatience) {  // lost on the way, it may be
+  const bool silent = !contains(op.holders, op.target) && !op.refused;
+  // Lost on the way, it may be; what of one window is lost counts as one.
+  if (silent && (queue.again_after || ++queue.silences < kPatience)) {
     queue.next_ms = core_.now.mono_ms + kRetryMs;
-    if (!op.blocks.empty()) queue.blocks_after = op.blocks.front().sequence - 1;
+    if (op.block) queue.again_after = std::min(queue.again_after.value_or(~0ull), op.block->second.sequence - 1);
     return;
   }
   queue.silences = 0;
   queue.left_over = true;
   if (op.rows.empty()) return;
-  if (!op.target_holds && op.rows.size() > 1) {
-    queue.alone_until = op.rows.back().sequence;
+  if (!contains(op.holders, op.target) && op.rows.size() > 1) {
+    queue.alone_until = op.rows.back().second.sequence;
   } else {
-    queue.rows_after = op.rows.back().sequence;
+    queue.rows_after = op.rows.back().second.sequence;
   }
 }
 

@@ -1,15 +1,18 @@
 // Hinted handoff, the second half: handing over what was kept for owners that were away.
 //
-// Paced: one batch at a time for each owner, its rows in the order in which they were hinted, so that a
-// rename's destination arrives before its source goes. A hint is dropped when its owner has confirmed and W
-// owners hold the state, on their disks: what it stands for may have been promised as synced. A newer hint for the same
-// row, kept meanwhile, stays.
+// Paced: for each owner a few blocks at a time, whose syncs it can do as one; then rows, a batch at a time, in the
+// order in which they were hinted, so that a rename's destination arrives before its source goes. A batch takes what
+// was hinted one after the other, whatever its partitions: an untar's rows are of as many directories as files. A hint
+// is dropped when its owner has confirmed and W owners hold the state, on their disks: what it stands for may have been
+// promised as synced. A newer hint for the same row, kept meanwhile, stays.
 //
 // What cannot be read here, or is refused there, keeps its hint and waits until all others had their turn.
 #pragma once
 
 #include <map>
+#include <optional>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "cluster/core.h"
@@ -31,28 +34,40 @@ class HintReplay {
  private:
   struct UnderWay {
     NodeId target{};
-    std::vector<Hint> rows;
-    std::vector<BlockHint> blocks;
-    std::vector<NodeId> pending;    // nodes that have not confirmed yet
-    std::uint32_t owners_hold = 0;  // this one, when it is an owner, included
-    bool target_holds = false;
-    bool refused = false;  // by the target
+    // With the partitions that they are of; either rows or a block.
+    std::vector<std::pair<std::uint16_t, Hint>> rows;
+    std::optional<std::pair<std::uint16_t, BlockHint>> block;
+    std::size_t bytes = 0;        // of the block
+    std::vector<NodeId> pending;  // nodes that have not confirmed yet
+    std::vector<NodeId> holders;  // those that have, and this one
+    bool refused = false;         // by the target
     std::int64_t deadline_ms = 0;
   };
   struct Queue {
-    bool busy = false;
+    bool rows_under_way = false;
+    std::size_t blocks_under_way = 0, bytes_under_way = 0;
     std::int64_t next_ms = 0;
-    int silences = 0;  // of the target, to the batch at the head
-    // Hints up to these sequences had their turn, and failed; 0 at the beginning of each time round.
+    int silences = 0;  // of the target, to what was sent last
+    // Hints up to these sequences had their turn, and failed or are under way; 0 at the beginning of each time round.
     std::uint64_t rows_after = 0, blocks_after = 0;
-    bool left_over = false;         // some did
-    std::uint64_t alone_until = 0;  // rows go one by one up to here: one of a batch was refused
+    std::optional<std::uint64_t> again_after;  // blocks go again from here, once none is under way
+    bool left_over = false;                    // some failed
+    std::uint64_t alone_until = 0;             // rows go one by one up to here: one of a batch was refused
   };
+  struct Rows;
+  void go_on(NodeId target, Queue& queue);
+  /// False: there is no row to send in this time round.
   bool send_rows(NodeId target, Queue& queue);
-  bool take_rows(NodeId target, Queue& queue, UnderWay& op, WriteRows& write);
-  bool send_block(NodeId target, Queue& queue);
-  /// The other owners that can be asked to hold what `target` is given.
+  bool take_rows(NodeId target, Queue& queue, UnderWay& op, Rows& rows);
+  /// Fills the window. False: no block is under way, and there is none to send in this time round.
+  bool send_blocks(NodeId target, Queue& queue);
+  void send_block(NodeId target, Queue& queue, const BlockHint& hint);
+  void begin(std::uint64_t id, UnderWay op);
+  /// Adds to those that are asked the other owners that must hold what `op` has of `partition`.
   void ask_owners(UnderWay& op, std::uint16_t partition);
+  /// Whether the target and W owners of `partition` hold what `op` has of it.
+  bool held(const UnderWay& op, std::uint16_t partition) const;
+  bool all_held(const UnderWay& op) const;
   void finish(std::uint64_t id);
   void put_off(const UnderWay& op, Queue& queue);
 

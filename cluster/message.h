@@ -134,6 +134,17 @@ struct WriteRows {
   std::vector<NodeId> hint_for;
 };
 struct WriteRowsReply {};
+struct RowsOfKey {
+  VolumeId volume{};
+  Bytes partition_key;
+  std::vector<std::pair<Bytes, Row>> rows;
+};
+/// Whole states that were kept for owners that were away, of any partitions; merged by the receiver into its own, all
+/// rows or none. Answered with WriteRowsReply.
+struct HandOver {
+  std::vector<RowsOfKey> writes;
+  bool sync = false;
+};
 struct WriteBlock {
   BlockKey key;
   SharedBytes bytes;
@@ -210,7 +221,7 @@ using Body =
     std::variant<Ping, Pong, Gossip, ReadRow, ReadRowReply, ReadPage, ReadPageReply, WriteRows, WriteRowsReply,
                  WriteBlock, WriteBlockReply, ReadBlock, ReadBlockReply, Forward, ForwardReply, Refusal,
                  ComparePartitions, ComparePartitionsReply, CompareItems, CompareItemsReply, Propose, ProposeReply,
-                 SyncBlocks, SyncBlocksReply>;
+                 SyncBlocks, SyncBlocksReply, HandOver>;
 
 /// Whether it answers something that its receiver asked: its sender can hear us.
 inline bool is_answer(const Body& body) {

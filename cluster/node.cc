@@ -111,7 +111,8 @@ void NodeImpl::receive(Message message) {
   core.clock.observe(message.hlc, core.now.wall_ms);
   const bool chosen_by_layout = std::holds_alternative<ReadRow>(message.body) ||
                                 std::holds_alternative<ReadPage>(message.body) ||
-                                std::holds_alternative<WriteRows>(message.body);
+                                std::holds_alternative<WriteRows>(message.body) ||
+                                std::holds_alternative<HandOver>(message.body);
   if (message.layout.number > core.layout.id().number) membership.behind(from);
   if (chosen_by_layout && !membership.serves(message.layout)) {
     ++core.counters.refused;
@@ -141,6 +142,7 @@ void NodeImpl::dispatch(Message& message) {
           [&](ReadRow& b) { replica.read_row(message, b); },
           [&](ReadPage& b) { replica.read_page(message, b); },
           [&](WriteRows& b) { replica.write_rows(message, b); },
+          [&](HandOver& b) { replica.take_over(message, b); },
           [&](WriteBlock& b) { replica.write_block(message, b); },
           [&](ReadBlock& b) { replica.read_block(message, b); },
           [&](ReadRowReply& b) {

@@ -63,6 +63,7 @@ enum class PlantedBug : std::uint32_t {
   kJoinUnfilled,           // a host is taken in before the one before it has what was written earlier
   kForwardTwice,           // a forwarded put that the network delivers again is carried out again
   kSameUnseen,             // a replica says that it has what the asker has, without having looked
+  kTakeOverFirst,          // an owner that was away takes what is of one partition key, and confirms all of it
 };
 
 struct NodeConfig {

@@ -1,17 +1,12 @@
 #include "cluster/replica.h"
 
-#include <algorithm>
-
 namespace kinfs::cluster {
 
 Digest128 digest_of(const RowPage& page) {
   CanonicalWriter w;
   w.u64(page.complete ? 1 : 0).u64(page.rows.size());
   for (const auto& [sort_key, row] : page.rows) w.bytes(sort_key).bytes(view_of(row.fingerprint()));
-  const Digest256 full = sha256(w.out());
-  Digest128 out;
-  std::copy_n(full.begin(), out.size(), out.begin());
-  return out;
+  return short_sha256(w.out());
 }
 
 Result<void> merge_into_store(Core& core, VolumeId volume, const Bytes& partition_key,
@@ -52,9 +47,25 @@ void Replica::write_rows(const Message& message, const WriteRows& write) {
     }
   }
   if (core_.bug(PlantedBug::kHalfBatch) && batch.rows.size() > 1) batch.rows.resize(1);
+  save_rows(origin, to, write.sync, std::move(batch));
+}
+
+void Replica::take_over(const Message& message, const HandOver& hand_over) {
+  const auto origin = core_.new_id();
+  const ReturnTo to{message.from, message.id};
+  Batch batch;
+  for (const auto& write : hand_over.writes) {
+    const auto merged = merge_into_store(core_, write.volume, write.partition_key, write.rows, batch);
+    if (!merged) return refuse(origin, to, merged.error());
+    if (core_.bug(PlantedBug::kTakeOverFirst)) break;
+  }
+  save_rows(origin, to, hand_over.sync, std::move(batch));
+}
+
+void Replica::save_rows(std::uint64_t origin, ReturnTo to, bool sync, Batch batch) {
   core_.on_save_failure(origin, [this, origin, to](const Error& error) { refuse(origin, to, error); });
   if (!core_.bug(PlantedBug::kAckBeforeSave)) core_.save(origin, std::move(batch));
-  confirm(origin, to, write.sync, WriteRowsReply{});
+  confirm(origin, to, sync, WriteRowsReply{});
 }
 
 void Replica::read_row(const Message& message, const ReadRow& read) {

@@ -16,6 +16,7 @@ class Replica {
  public:
   explicit Replica(Core& core) : core_(core) {}
   void write_rows(const Message& message, const WriteRows& write);
+  void take_over(const Message& message, const HandOver& hand_over);
   void read_row(const Message& message, const ReadRow& read);
   void read_page(const Message& message, const ReadPage& read);
   void write_block(const Message& message, const WriteBlock& write);
@@ -25,6 +26,8 @@ class Replica {
  private:
   void reply(std::uint64_t origin, ReturnTo to, Body body);
   void refuse(std::uint64_t origin, ReturnTo to, Error error);
+  /// Saves, and confirms as confirm() does; or refuses.
+  void save_rows(std::uint64_t origin, ReturnTo to, bool sync, Batch batch);
   /// Confirms once what was saved is as durable as was asked for.
   void confirm(std::uint64_t origin, ReturnTo to, bool sync, Body body);
 

@@ -127,18 +127,28 @@ class Core : public testing::Test {
     v.value = std::move(value);
     return v;
   }
-  void hint_row(const Bytes& key, std::uint64_t sequence) {
+  void hint_row(const Bytes& key, std::uint64_t sequence, const Bytes& partition_key = "p") {
     Batch batch;
     Row row;
     add_version(row, version("value of " + key), {NodeId{2}, sequence});
-    batch.rows.emplace_back(RowKey{VolumeId{2}, "p", key}, std::move(row));
-    batch.add_hints.push_back({NodeId{2}, sequence, {VolumeId{2}, "p", key}});
+    batch.rows.emplace_back(RowKey{VolumeId{2}, partition_key, key}, std::move(row));
+    batch.add_hints.push_back({NodeId{2}, sequence, {VolumeId{2}, partition_key, key}});
     ASSERT_TRUE(disk.apply(batch));
+  }
+  BlockKey hint_block(const Bytes& bytes, std::uint64_t sequence) {
+    const BlockKey key{VolumeId{2}, "file", 0, sha256(bytes)};
+    EXPECT_TRUE(disk.put_block(key, share(bytes)));
+    Batch batch;
+    batch.add_block_hints.push_back({NodeId{2}, sequence, key});
+    EXPECT_TRUE(disk.apply(batch));
+    return key;
   }
   std::vector<Bytes> keys_of(const std::optional<Message>& message) {
     std::vector<Bytes> out;
     if (!message) return out;
-    for (const auto& [key, row] : std::get<WriteRows>(message->body).rows) out.push_back(key);
+    for (const auto& write : std::get<HandOver>(message->body).writes) {
+      for (const auto& [key, row] : write.rows) out.push_back(key);
+    }
     return out;
   }
   static Errc code_of(const Answer& answer) {
@@ -289,12 +299,7 @@ TEST_F(Core, AReplicaSaysThatItHasTheSame) {
 // --- Blocks that cannot be read for a moment ---
 
 TEST_F(Core, AHintOutlivesABlockThatCannotBeReadForAMoment) {
-  const auto bytes = share("block");
-  const BlockKey key{VolumeId{2}, "file", 0, sha256(*bytes)};
-  ASSERT_TRUE(disk.put_block(key, bytes));
-  Batch batch;
-  batch.add_block_hints.push_back({NodeId{2}, 1, key});
-  ASSERT_TRUE(disk.apply(batch));
+  hint_block("block", 1);
   disk.block_error = Errc::kIo;
   start();
   EXPECT_FALSE(next<WriteBlock>(100));
@@ -378,23 +383,77 @@ TEST_F(Core, AHintThatCannotGoDoesNotHoldUpTheOthers) {
   for (std::uint64_t i = 1; i <= 4; ++i) hint_row("k" + std::to_string(i), i);
   disk.corrupt = {"k1"};
   start();
-  auto message = next<WriteRows>();
+  auto message = next<HandOver>();
   EXPECT_EQ(keys_of(message), (Keys{"k2", "k3", "k4"}));
   // One of them is refused: the owner does not say which.
   receive(NodeId{2}, message->id, Refusal{{Errc::kCorrupt, "k3 is damaged here"}});
-  message = next<WriteRows>();
+  message = next<HandOver>();
   EXPECT_EQ(keys_of(message), (Keys{"k2"}));
   receive(NodeId{2}, message->id, WriteRowsReply{});
-  message = next<WriteRows>();
+  message = next<HandOver>();
   EXPECT_EQ(keys_of(message), (Keys{"k3"}));
   receive(NodeId{2}, message->id, Refusal{{Errc::kCorrupt, "k3 is damaged here"}});
-  message = next<WriteRows>();
+  message = next<HandOver>();
   EXPECT_EQ(keys_of(message), (Keys{"k4"}));
   receive(NodeId{2}, message->id, WriteRowsReply{});
   EXPECT_EQ(disk.hint_count(NodeId{2}), 2u);
   // They have their turn again.
   disk.corrupt.clear();
-  EXPECT_EQ(keys_of(next<WriteRows>()), (Keys{"k1", "k3"}));
+  EXPECT_EQ(keys_of(next<HandOver>()), (Keys{"k1", "k3"}));
+}
+
+TEST_F(Core, RowsOfAnyPartitionsAreHandedOverTogether) {
+  hint_row("a", 1, "p");
+  hint_row("b", 2, "q");
+  hint_row("c", 3, "p");
+  start();
+  const auto message = next<HandOver>();
+  EXPECT_EQ(keys_of(message), (Keys{"a", "c", "b"}));
+  EXPECT_TRUE(std::get<HandOver>(message->body).sync);
+  receive(NodeId{2}, message->id, WriteRowsReply{});
+  EXPECT_EQ(disk.hint_count(NodeId{2}), 0u);
+}
+
+TEST_F(Core, SomeBlocksAreHandedOverAtATimeAndRowsBehindThem) {
+  for (std::uint64_t i = 1; i <= 20; ++i) hint_block("block " + std::to_string(i), i);
+  hint_row("a", 21);
+  start();
+  const auto under_way = [&] {
+    std::vector<std::uint64_t> ids;
+    while (auto message = next<WriteBlock>(3)) ids.push_back(message->id);
+    return ids;
+  };
+  auto ids = under_way();
+  ASSERT_EQ(ids.size(), 16u);
+  const auto lost = ids[3];
+  for (const auto id : ids) {
+    if (id != lost) receive(NodeId{2}, id, WriteBlockReply{});
+  }
+  ids = under_way();
+  ASSERT_EQ(ids.size(), 4u);
+  for (const auto id : ids) receive(NodeId{2}, id, WriteBlockReply{});
+  EXPECT_EQ(disk.hint_count(NodeId{2}), 2u);
+  EXPECT_FALSE(next<HandOver>(10));
+  // The one that was lost goes again, alone, and the row once it has arrived.
+  const auto again = next<WriteBlock>(400);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(std::get<WriteBlock>(again->body).key.hash, sha256("block 4"));
+  EXPECT_FALSE(next<HandOver>(10));
+  EXPECT_TRUE(sent.empty());
+  receive(NodeId{2}, again->id, WriteBlockReply{});
+  const auto row = next<HandOver>();
+  EXPECT_EQ(keys_of(row), (Keys{"a"}));
+}
+
+TEST_F(Core, BlocksUnderWayAreBoundedInBytes) {
+  for (char c = 'a'; c <= 'e'; ++c) hint_block(Bytes(1 << 20, c), static_cast<std::uint64_t>(c));
+  start();
+  auto message = next<WriteBlock>();
+  ASSERT_TRUE(message);
+  EXPECT_TRUE(next<WriteBlock>(3));
+  EXPECT_FALSE(next<WriteBlock>(3));
+  receive(NodeId{2}, message->id, WriteBlockReply{});
+  EXPECT_TRUE(next<WriteBlock>(3));
 }
 
 TEST_F(Core, APeerHasAnsweredOnlyWhenItAnsweredUs) {

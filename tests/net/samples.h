@@ -115,7 +115,9 @@ inline std::vector<Message> sample_messages() {
                {NodeId{2}, "host2", "tcp://b:1", Bytes(32, 'l'), 1, "", 0}}},
       ProposeReply{},
       SyncBlocks{sample_block_set()},
-      SyncBlocksReply{true}};
+      SyncBlocksReply{true},
+      HandOver{{{VolumeId{1}, "dir", {{"b", sample_row()}, {"a", Row{}}}}, {VolumeId{2}, "p", {{"", Row{}}}}}, true},
+      HandOver{}};
   for (auto& request : sample_requests()) bodies.push_back(Forward{std::move(request)});
   for (auto& answer : sample_answers()) bodies.push_back(ForwardReply{std::move(answer)});
   std::vector<Message> out;
@@ -210,6 +212,8 @@ struct Dump {
   std::string operator()(const WriteRows& v) const {
     return all(v.volume, v.partition_key, v.rows, v.sync, v.hint_for);
   }
+  std::string operator()(const RowsOfKey& v) const { return all(v.volume, v.partition_key, v.rows); }
+  std::string operator()(const HandOver& v) const { return all(v.writes, v.sync); }
   std::string operator()(const WriteRowsReply&) const { return "written"; }
   std::string operator()(const WriteBlock& v) const { return all(v.key, v.bytes, v.sync, v.hint_for); }
   std::string operator()(const WriteBlockReply&) const { return "written"; }

@@ -44,6 +44,7 @@ const std::map<std::string, PlantedBug> kBugs{
     {"join-unfilled", PlantedBug::kJoinUnfilled},
     {"forward-twice", PlantedBug::kForwardTwice},
     {"same-unseen", PlantedBug::kSameUnseen},
+    {"take-over-first", PlantedBug::kTakeOverFirst},
 };
 
 int run_one(std::uint64_t seed, PlantedBug bug, bool trace) {

@@ -332,8 +332,16 @@ class Enemy {
       return world_.after(world_.between(200'000, 3'000'000), [this, host] { world_.pause(host, false); });
     }
     if (dice < 0.93) {
-      world_.fill_disk(host, true);
-      return world_.after(lasting(), [this, host] { world_.fill_disk(host, false); });
+      // A third of them fill all disks for a moment: then nobody takes over what one refuses.
+      const bool all = world_.chance() < 0.33;
+      for (std::size_t h = 0; h < world_.hosts(); ++h) {
+        if (all || h == host) world_.fill_disk(h, true);
+      }
+      return world_.after(all ? world_.between(5'000, 400'000) : lasting(), [this, host, all] {
+        for (std::size_t h = 0; h < world_.hosts(); ++h) {
+          if (all || h == host) world_.fill_disk(h, false);
+        }
+      });
     }
     // Not together: a host that lost its disk and its clock would use its old numbers again.
     if (world_.disk_faults()) return lose_disk(host);

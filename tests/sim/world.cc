@@ -461,6 +461,11 @@ struct Describe {
     for (const auto n : w.hint_for) out += fmt::format(" for host{}", static_cast<std::uint64_t>(n));
     return out;
   }
+  std::string operator()(const cluster::HandOver& h) const {
+    std::size_t rows = 0;
+    for (const auto& write : h.writes) rows += write.rows.size();
+    return fmt::format("hand over {} rows of {} keys{}", rows, h.writes.size(), h.sync ? ", sync" : "");
+  }
   std::string operator()(const cluster::WriteRowsReply&) const { return "written"; }
   std::string operator()(const cluster::WriteBlock&) const { return "write block"; }
   std::string operator()(const cluster::WriteBlockReply&) const { return "block written"; }
