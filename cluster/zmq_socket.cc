@@ -1,11 +1,13 @@
 // See zmq_socket.h. The only file that includes ZeroMQ, by its C++ binding cppzmq.
 //
 // What the options are for: IMMEDIATE keeps messages out of the pipe of a peer that is not there, so that they wait
-// in our queue, where deadlines are looked at; heartbeats close a connection whose other end fell silent (a cut
-// cable, a suspended host) on the side that dialled, the kernel's keepalive on the other; short time-outs for
-// connecting and handshakes, and an upper bound for the pause between two attempts, make a healed peer reachable
-// within a second, where the defaults took most of a minute; MANDATORY tells of an answer that its connection is gone,
-// or does not read.
+// in our queue, where deadlines are looked at; the kernel's keepalive and its limit for what is not acknowledged close
+// a connection whose other end fell silent (a cut cable, a suspended host); short time-outs for connecting and
+// handshakes, and an upper bound for the pause between two attempts, make a healed peer reachable within a second,
+// where the defaults took most of a minute; MANDATORY tells of an answer that its connection is gone, or does not read.
+//
+// ZeroMQ's own heartbeats are not used: their timer ends the process (an assertion) where a connection breaks that
+// has not been read from since, as the queue of what was received was full.
 #include "cluster/zmq_socket.h"
 
 #include <fmt/format.h>
@@ -27,14 +29,13 @@ namespace {
 
 constexpr std::size_t kCopiedHeaderBytes = 4096;  // a larger header is handed over instead of copied
 constexpr int kHighWaterMark = 32;                // messages in ZeroMQ, per connection and direction;
-constexpr int kReceivedHighWaterMark = 1024;      // by one that dials: never full, over what a client has under way;
+constexpr int kReceivedHighWaterMark = 1024;      // by one that dials: over what a client has under way;
 constexpr int kAnswersHighWaterMark = 8;          // of answers to visitors, who are many, and need not read them
-constexpr int kHeartbeatMs = 500;
-constexpr int kHeartbeatTimeoutMs = 2000;
-constexpr int kKeepaliveIdleS = 2;
+constexpr int kKeepaliveIdleS = 1;
 constexpr int kKeepaliveIntervalS = 1;
-constexpr int kKeepaliveCount = 3;
-constexpr int kUnconfirmedMs = 5000;  // what was sent and is not acknowledged for so long breaks the connection
+// What was sent, a keepalive too, and is not acknowledged for so long breaks the connection.
+constexpr int kUnconfirmedMs = 2000;
+constexpr int kUnconfirmedByVisitorMs = 5000;  // they may be slow to read their answers
 constexpr int kConnectTimeoutMs = 500;
 constexpr int kHandshakeMs = 2000;
 constexpr int kReconnectMs = 100;
@@ -72,9 +73,10 @@ void common_options(zmq::socket_t& socket, const KeyPair& keys, bool ipv6) {
   socket.set(zmq::sockopt::sndhwm, kHighWaterMark);
   socket.set(zmq::sockopt::rcvhwm, kHighWaterMark);
   socket.set(zmq::sockopt::ipv6, ipv6 ? 1 : 0);
-  socket.set(zmq::sockopt::heartbeat_ivl, kHeartbeatMs);
-  socket.set(zmq::sockopt::heartbeat_timeout, kHeartbeatTimeoutMs);
-  socket.set(zmq::sockopt::heartbeat_ttl, kHeartbeatTimeoutMs);
+  socket.set(zmq::sockopt::tcp_keepalive, 1);
+  socket.set(zmq::sockopt::tcp_keepalive_idle, kKeepaliveIdleS);
+  socket.set(zmq::sockopt::tcp_keepalive_intvl, kKeepaliveIntervalS);
+  socket.set(zmq::sockopt::tcp_maxrt, kUnconfirmedMs);
   socket.set(zmq::sockopt::handshake_ivl, kHandshakeMs);
   socket.set(zmq::sockopt::maxmsgsize, static_cast<std::int64_t>(kMaxHeaderBytes + 1024));
   socket.set(zmq::sockopt::curve_publickey, buffer_of(keys.public_key));
@@ -276,14 +278,7 @@ Result<ZmqSocket> ZmqContext::listen(const std::string& address, const KeyPair& 
     auto& socket = out.impl_->socket;
     common_options(socket, keys, address.find('[') != std::string::npos);
     socket.set(zmq::sockopt::sndhwm, kAnswersHighWaterMark);
-    // Its own timer ends the process (an assertion in ZeroMQ) where a connection breaks that has not been read from, as
-    // its queue was full, for as long. Those that dial send heartbeats; who falls silent is noticed by the kernel.
-    socket.set(zmq::sockopt::heartbeat_ivl, 0);
-    socket.set(zmq::sockopt::tcp_keepalive, 1);
-    socket.set(zmq::sockopt::tcp_keepalive_idle, kKeepaliveIdleS);
-    socket.set(zmq::sockopt::tcp_keepalive_intvl, kKeepaliveIntervalS);
-    socket.set(zmq::sockopt::tcp_keepalive_cnt, kKeepaliveCount);
-    socket.set(zmq::sockopt::tcp_maxrt, kUnconfirmedMs);
+    socket.set(zmq::sockopt::tcp_maxrt, kUnconfirmedByVisitorMs);
     socket.set(zmq::sockopt::router_mandatory, true);
     socket.set(zmq::sockopt::curve_server, true);
     socket.set(zmq::sockopt::zap_domain, kZapDomain);
