@@ -58,13 +58,14 @@ class Source:
     """The tree that is unpacked: a part of this machine's headers, as a tar file."""
 
     def __init__(self, folder, share):
-        everything = []
+        everything = []  # the files of each folder
         for root, folders, names in os.walk("/usr/include"):
             folders.sort()
-            everything += [os.path.join(root, n) for n in sorted(names) if os.path.isfile(os.path.join(root, n)) and
-                           not os.path.islink(os.path.join(root, n))]
-        # Every so many of them, so that a small tree is shaped like the big one.
-        chosen = everything[::max(1, round(len(everything) / max(1, 6000 * share)))]
+            files = [os.path.join(root, n) for n in sorted(names)]
+            everything.append([file for file in files if os.path.isfile(file) and not os.path.islink(file)])
+        # Every so many folders with all that is in them: as many files to a folder as in the whole.
+        step = max(1, round(sum(map(len, everything)) / max(1, 6000 * share)))
+        chosen = [file for files in [files for files in everything if files][::step] for file in files]
         self.tar, self.files = os.path.join(folder, "tree.tar"), len(chosen)
         self.bytes = sum(os.path.getsize(path) for path in chosen)
         subprocess.run(["tar", "-C", "/", "--owner=0", "--group=0", "-cf", self.tar, "--null", "-T", "-"],
