@@ -11,6 +11,9 @@
 #include "cluster/zmq_socket.h"
 
 #include <fmt/format.h>
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <charconv>
@@ -22,6 +25,24 @@
 
 #if defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
+#endif
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+namespace {
+std::atomic<pid_t> g_own_pid{0};
+}  // namespace
+
+/// ZeroMQ asks three times for each message whether it has been forked, by a system call: a third of all that a put
+/// takes. So its question, and everybody's here, is answered from memory; a fork forgets that.
+extern "C" pid_t getpid() noexcept {
+  auto pid = g_own_pid.load(std::memory_order_relaxed);
+  if (pid == 0) {
+    pid = static_cast<pid_t>(::syscall(SYS_getpid));
+    static const int forgets = ::pthread_atfork(nullptr, nullptr, [] { g_own_pid = 0; });
+    if (forgets == 0) g_own_pid = pid;
+  }
+  return pid;
+}
 #endif
 
 namespace kinfs::cluster {
