@@ -116,15 +116,16 @@ class UnixWay : public Way {
 
 class TcpWay : public Way {
  public:
-  TcpWay(const OtherHost& host, const KeyPair& keys) {
+  TcpWay(OtherHost host, KeyPair keys) : host_(std::move(host)), keys_(std::move(keys)) {
     auto started = ZmqContext::start();
     if (!started) die(started.error().text);
     context_ = std::move(*started);
-    if (auto ok = line_.open(context_, host.name, host.address, host.public_key, keys); !ok) die(ok.error().text);
+    dial();
   }
   ~TcpWay() override { line_.close(); }
   bool can_send() override {
     (void)line_.look();
+    if (line_.lost(EventLoop::mono_ms())) dial();  // it did not know the key yet, it may be
     return line_.stands() && line_.socket().can_send();
   }
   void send(const ClientFrame& frame) override {
@@ -142,9 +143,17 @@ class TcpWay : public Way {
     }
     return frames;
   }
-  pollfd wait_for(bool, bool) const override { return {line_.descriptor(), POLLIN, 0}; }
+  pollfd wait_for(bool, bool) const override {
+    return {line_.stands() ? line_.descriptor() : line_.monitor_descriptor(), POLLIN, 0};
+  }
 
  private:
+  void dial() {
+    auto ok = line_.open(context_, host_.name, host_.address, host_.public_key, keys_);
+    if (!ok) die(ok.error().text);
+  }
+  const OtherHost host_;
+  const KeyPair keys_;
   ZmqContext context_;
   ZmqLine line_;
   const std::uint64_t boot_ = std::random_device{}() | 1ull << 32;
