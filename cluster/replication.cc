@@ -43,6 +43,8 @@ void Replication::begin(Plan plan) {
     ++core_.counters.refused;
     fail(error);
   });
+  // All at once, although fewer are waited for: the first of two answers comes sooner than that of a chosen one. To
+  // send the third copy later, several together, took a sixth of the system calls away, and each create 10 % longer.
   for (std::size_t i = 0; i < op.plan.owners; ++i) {
     const auto owner = op.plan.preference[i];
     if (owner == core_.config.self) continue;

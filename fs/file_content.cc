@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <map>
 #include <set>
 
 namespace kinfs::fs {
@@ -25,6 +26,7 @@ constexpr std::size_t kMaxNodes = 128;      // tree nodes kept, 8 KiB each
 constexpr std::size_t kMaxDirtyNodes = 64;  // of these, not sent
 constexpr std::size_t kMaxUnsynced = 4096;  // blocks remembered for a later fsync, which beyond that walks the tree
 constexpr std::uint64_t kReadAheadBlocks = 8;
+constexpr std::uint64_t kReadersAtOnce = 4;
 constexpr Digest256 kHole{};
 
 using BlockName = std::pair<std::uint64_t, Digest256>;    // span, hash: a block's key within its file
@@ -41,10 +43,12 @@ struct Node {
 struct Buffer {
   Bytes bytes;  // what follows is zero
   std::uint64_t used = 0;
+  bool loaded = false;  // to be changed in places: then it may well be again
 };
 
 struct Sending {
   SharedBytes bytes;
+  BlockUse use = BlockUse::kKept;
   bool failed = false;
 };
 
@@ -82,33 +86,6 @@ Bytes piece_of(const Bytes& block, std::size_t from, std::size_t length) {
 
 }  // namespace
 
-// --- BlockCache ---
-
-std::size_t BlockCache::HashOfDigest::operator()(const Digest256& d) const {
-  return static_cast<std::size_t>(read_be64(kinfs::view_of(d)));
-}
-
-SharedBytes BlockCache::find(const Digest256& hash) {
-  const auto it = index_.find(hash);
-  if (it == index_.end()) return nullptr;
-  slots_.splice(slots_.begin(), slots_, it->second);
-  return it->second->bytes;
-}
-
-void BlockCache::insert(const Digest256& hash, SharedBytes bytes) {
-  if (bytes == nullptr || bytes->size() > limit_bytes_ || index_.contains(hash)) return;
-  bytes_ += bytes->size();
-  slots_.push_front({hash, std::move(bytes)});
-  index_[hash] = slots_.begin();
-  while (bytes_ > limit_bytes_) {
-    bytes_ -= slots_.back().bytes->size();
-    index_.erase(slots_.back().hash);
-    slots_.pop_back();
-  }
-}
-
-// --- FileContent ---
-
 struct FileContent::Impl {
   using Self = std::shared_ptr<Impl>;
 
@@ -144,7 +121,7 @@ struct FileContent::Impl {
   static std::uint64_t blocks_in(std::uint64_t bytes) { return (bytes + kBlockBytes - 1) / kBlockBytes; }
 
   // Reading
-  static Task<Result<SharedBytes>> fetch(Self self, BlockName name);
+  static Task<Result<SharedBytes>> fetch(Self self, BlockName name, BlockUse use = BlockUse::kKept);
   static Task<Result<Unit>> ensure_node(Self self, NodeName name);
   static Task<Result<Digest256>> hash_of(Self self, NodeName name);
   static Task<Result<Bytes>> read_piece(Self self, std::uint64_t block, std::size_t from, std::size_t length);
@@ -164,7 +141,7 @@ struct FileContent::Impl {
   void grow_tree(std::uint64_t to);
 
   // Sending
-  static Task<Unit> send(Self self, BlockName name, SharedBytes bytes);
+  static Task<Unit> send(Self self, BlockName name, SharedBytes bytes, BlockUse use = BlockUse::kKept);
   static Task<Unit> put_one(Self self, BlockName name, SharedBytes bytes, bool sync);
   static Task<Result<Unit>> send_buffer(Self self, std::uint64_t block);
   static Task<Result<Unit>> send_buffers(Self self);
@@ -182,7 +159,7 @@ struct FileContent::Impl {
 
 // --- reading ---
 
-Task<Result<SharedBytes>> FileContent::Impl::fetch(Self self, BlockName name) {
+Task<Result<SharedBytes>> FileContent::Impl::fetch(Self self, BlockName name, BlockUse use) {
   const auto sent = self->sending.find(name);
   if (sent != self->sending.end()) co_return sent->second.bytes;
   auto cached = self->cache.find(name.second);
@@ -199,7 +176,7 @@ Task<Result<SharedBytes>> FileContent::Impl::fetch(Self self, BlockName name) {
   if (got && (*got == nullptr || (*got)->size() > kBlockBytes)) {
     got = fail(Errc::kCorrupt, "block " + to_hex(kinfs::view_of(name.second)) + " is larger than blocks are");
   }
-  if (got) self->cache.insert(name.second, *got);
+  if (got) self->cache.insert(name.second, *got, use);
   const auto at = self->fetching.find(name);
   const FetchWaiters waiters = std::move(at->second);
   self->fetching.erase(at);
@@ -299,13 +276,15 @@ Task<Result<Bytes>> FileContent::Impl::read(Self self, std::uint64_t offset, std
 }
 
 void FileContent::Impl::start_read_ahead(const Self& self, std::uint64_t offset, std::uint64_t end) {
-  const bool sequential = offset == next_read && offset > 0;
-  next_read = end;
+  // The kernel has several under way when it reads ahead itself, and they come in any order.
+  const auto near = kReadersAtOnce * (end - offset);
+  const bool sequential = offset > 0 && next_read > 0 && offset <= next_read + near && next_read <= end + near;
+  next_read = sequential ? std::max(next_read, end) : end;
   if (!sequential) {
     fetched_ahead = 0;
     return;
   }
-  const auto after = blocks_in(end);
+  const auto after = blocks_in(next_read);
   const auto from = std::max(after, fetched_ahead);
   const auto to = std::min(after + kReadAheadBlocks, blocks_in(size));
   // By halves, so that a reader of small pieces does not start one block at a time.
@@ -319,7 +298,7 @@ Task<Unit> FileContent::Impl::read_ahead(Self self, std::uint64_t from, std::uin
     if (self->buffers.contains(block)) continue;
     const auto hash = co_await hash_of(self, NodeName{0, block});
     if (!hash) break;  // whoever reads it is told
-    if (*hash != kHole) spawn(fetch(self, BlockName{span_of(0, block), *hash}));
+    if (*hash != kHole) spawn(fetch(self, BlockName{span_of(0, block), *hash}, BlockUse::kStreamed));
   }
   co_return Unit{};
 }
@@ -348,7 +327,7 @@ Task<Result<Unit>> FileContent::Impl::load_buffer(Self self, std::uint64_t block
     if (!stored) co_return pass(std::move(stored));
     bytes = **stored;
   }
-  self->buffers[block] = Buffer{std::move(bytes), ++self->clock};
+  self->buffers[block] = Buffer{std::move(bytes), ++self->clock, true};
   co_return Unit{};
 }
 
@@ -500,7 +479,7 @@ Task<Unit> FileContent::Impl::put_one(Self self, BlockName name, SharedBytes byt
   auto done = co_await self->client.put_block(self->key_of(name), bytes, PutOptions{sync});
   const auto at = self->sending.find(name);
   if (done) {
-    self->cache.insert(name.second, bytes);
+    self->cache.insert(name.second, bytes, at == self->sending.end() ? BlockUse::kKept : at->second.use);
     if (sync) {
       self->unsynced.erase(name);
     } else {
@@ -517,10 +496,10 @@ Task<Unit> FileContent::Impl::put_one(Self self, BlockName name, SharedBytes byt
 }
 
 /// Returns when the block is on its way. The caller has put its hash into the tree.
-Task<Unit> FileContent::Impl::send(Self self, BlockName name, SharedBytes bytes) {
+Task<Unit> FileContent::Impl::send(Self self, BlockName name, SharedBytes bytes, BlockUse use) {
   const auto at = self->sending.find(name);
   if (at != self->sending.end() && !at->second.failed) co_return Unit{};
-  self->sending[name] = Sending{bytes, false};
+  self->sending[name] = Sending{bytes, use};
   co_await self->slots.acquire();
   co_await self->cache.slots.acquire();
   spawn(put_one(self, name, bytes, self->send_synced));
@@ -536,6 +515,8 @@ Task<Result<Unit>> FileContent::Impl::send_buffer(Self self, std::uint64_t block
   const auto at = self->buffers.find(block);
   if (at == self->buffers.end()) co_return Unit{};
   Bytes bytes = std::move(at->second.bytes);
+  const bool whole = !at->second.loaded && bytes.size() == kBlockBytes;
+  const auto use = whole ? BlockUse::kStreamed : BlockUse::kKept;
   self->buffers.erase(at);
   trim_zeros(bytes);
   const Digest256 hash = bytes.empty() ? kHole : sha256(bytes);
@@ -546,7 +527,7 @@ Task<Result<Unit>> FileContent::Impl::send_buffer(Self self, std::uint64_t block
     node.dirty = node.dirty || node.children[block % kFanOut] != hash;
     node.children[block % kFanOut] = hash;
   }
-  if (hash != kHole) co_await send(self, BlockName{span_of(0, block), hash}, share(std::move(bytes)));
+  if (hash != kHole) co_await send(self, BlockName{span_of(0, block), hash}, share(std::move(bytes)), use);
   co_return Unit{};
 }
 

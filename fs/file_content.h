@@ -10,41 +10,15 @@
 #pragma once
 
 #include <cstdint>
-#include <list>
-#include <map>
 #include <memory>
-#include <unordered_map>
 
 #include "client/client.h"
+#include "fs/block_cache.h"
 #include "fs/entry.h"
 
 namespace kinfs::fs {
 
-inline constexpr std::size_t kBlocksInFlight = 16;      // of one file
-inline constexpr std::size_t kAllBlocksInFlight = 64;  // of all files of a mount
-
-/// Blocks lately read or written by this mount, shared by all files; bounded in bytes, the oldest go first.
-class BlockCache {
- public:
-  explicit BlockCache(std::size_t limit_bytes) : limit_bytes_(limit_bytes) {}
-  SharedBytes find(const Digest256& hash);
-  void insert(const Digest256& hash, SharedBytes bytes);
-
-  AsyncSemaphore slots{kAllBlocksInFlight};  // for blocks that are sent
-
- private:
-  struct Slot {
-    Digest256 hash;
-    SharedBytes bytes;
-  };
-  struct HashOfDigest {
-    std::size_t operator()(const Digest256& d) const;
-  };
-  std::size_t limit_bytes_;
-  std::size_t bytes_ = 0;
-  std::list<Slot> slots_;
-  std::unordered_map<Digest256, std::list<Slot>::iterator, HashOfDigest> index_;
-};
+inline constexpr std::size_t kBlocksInFlight = 16;  // of one file
 
 class FileContent {
  public:

@@ -339,6 +339,29 @@ TEST_F(FileContentTest, WhatWasStreamedIsSyncedWithoutTravellingAgain) {
   EXPECT_EQ(cluster.calls.blocks_synced, 2 * kFanOut + 5);
 }
 
+TEST_F(FileContentTest, WhatIsStreamedTakesLittleMemoryAndWhatIsChangedInPlacesIsNotFetchedAgain) {
+  std::mt19937_64 random(16);
+  Entry e = fresh();
+  auto f = open(e);
+  const Bytes data = noise(random, 64 * kBlockBytes);
+  write(f, 0, data);
+  seal(f, e);
+  EXPECT_LE(cache.bytes(), kCacheBytes / 4 + 16384);  // and the tree's node
+  for (std::size_t at = 0; at < data.size(); at += 100'000) {
+    auto r = cluster.wait(f.read(at, std::min<std::size_t>(100'000, data.size() - at)));
+    ASSERT_TRUE(r) << r.error().text;
+    ASSERT_EQ(*r, data.substr(at, 100'000));
+  }
+  EXPECT_LE(cache.bytes(), kCacheBytes / 2);
+
+  write(f, 7 * kBlockBytes + 1, "first");
+  seal(f, e);
+  const auto got = cluster.calls.blocks_got;
+  write(f, 7 * kBlockBytes + 3, "again");
+  seal(f, e);
+  EXPECT_EQ(cluster.calls.blocks_got, got);
+}
+
 TEST_F(FileContentTest, WhatIsNotKnownToBeOnDiskTravelsAgain) {
   std::mt19937_64 random(15);
   Entry e = fresh();
@@ -364,6 +387,36 @@ TEST_F(FileContentTest, MoreThanIsRememberedIsSyncedByWalkingTheTree) {
   EXPECT_TRUE(e.blocks_synced);
   EXPECT_GE(cluster.calls.blocks_synced, kBlocks);
   EXPECT_EQ(cluster.calls.blocks_put, put);
+}
+
+TEST_F(FileContentTest, ReadsOfOneReaderThatComeInAnyOrderAreAheadToo) {
+  std::mt19937_64 random(18);
+  const Bytes data = noise(random, 32 * kBlockBytes);
+  Entry e = fresh();
+  auto f = open(e);
+  write(f, 0, data);
+  seal(f, e);
+  BlockCache empty(4 * kCacheBytes);
+  FileContent again(client, empty, kVolume, e);
+  const auto before = cluster.calls.blocks_got;
+  for (const std::uint64_t block : {0, 1, 4, 2, 3, 6, 5, 9, 8, 7, 10}) {
+    auto r = cluster.wait(again.read(block * kBlockBytes, kBlockBytes));
+    ASSERT_TRUE(r) << r.error().text;
+    ASSERT_EQ(*r, data.substr(block * kBlockBytes, kBlockBytes));
+    cluster.run();
+    if (block > 0) EXPECT_GE(cluster.calls.blocks_got - before, block + 5) << "read ahead at " << block;
+  }
+  EXPECT_LE(cluster.calls.blocks_got - before, 20u);  // with the tree's node
+
+  BlockCache other(kCacheBytes);
+  FileContent here_and_there(client, other, kVolume, e);
+  const auto start = cluster.calls.blocks_got;
+  for (const std::uint64_t block : {3, 20, 9, 30}) {
+    auto r = cluster.wait(here_and_there.read(block * kBlockBytes + 100, 4096));
+    ASSERT_TRUE(r) << r.error().text;
+    cluster.run();
+  }
+  EXPECT_EQ(cluster.calls.blocks_got - start, 5u);
 }
 
 TEST_F(FileContentTest, SequentialReaderIsAheadAndWaitsForNothingTwice) {
