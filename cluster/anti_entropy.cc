@@ -8,19 +8,19 @@
 namespace kinfs::cluster {
 namespace {
 
-constexpr std::size_t kPageItems = 512;    // looked at in one go: some milliseconds
+constexpr std::size_t kPageItems = 512;  // looked at in one go: some milliseconds
 constexpr std::size_t kBucketItems = 32;
 constexpr std::size_t kAnswerItems = 1024;
 constexpr std::size_t kLooksPerTick = 256;  // at partitions whose sum is not known; one page counts for several
 constexpr std::size_t kItemsPerLook = 32;
 constexpr std::size_t kSumsPerMessage = 128;
-constexpr std::size_t kFetches = 32;       // under way with one peer
+constexpr std::size_t kFetches = 32;  // under way with one peer
 constexpr std::size_t kBlockExchanges = 4;
 constexpr std::size_t kRowsPerGift = 64;
 constexpr std::size_t kBytesPerGift = 256 << 10;
 constexpr std::int64_t kAfterStartMs = 1000;
 constexpr std::int64_t kAfterReturnMs = 3000;  // hints go first, and may be all that there is
-constexpr std::int64_t kAgainMs = 5000;  // after a pass that left something over
+constexpr std::int64_t kAgainMs = 5000;        // after a pass that left something over
 constexpr std::size_t kPlaces = 2 * std::size_t{kPartitions};
 
 void add_to(Digest128& sum, const Digest128& digest) {
@@ -95,6 +95,15 @@ Result<std::optional<PartitionSum>> PartitionSums::advance(ItemKind kind, std::u
   return sum;
 }
 
+const PartitionSum* PartitionSums::look(ItemKind kind, std::uint16_t partition) {
+  if (const auto* sum = find(kind, partition)) return sum;
+  const auto page = core_.store.items(kind, partition, {}, kPageItems);
+  if (!page || !page->complete) return nullptr;
+  Known known{{kind, partition, page->items.size(), {}}, core_.changes(kind, partition)};
+  for (const auto& item : page->items) add_to(known.sum.digest, item.digest);
+  return &known_.insert_or_assign({kind, partition}, std::move(known)).first->second.sum;
+}
+
 // --- Passes ---
 
 void AntiEntropy::start() {
@@ -136,9 +145,9 @@ void AntiEntropy::tick() {
       for (const auto node : core_.peers.ids()) wanted_.insert(node);
       // Not all nodes at once, nor each at the same time of each hour.
       const std::int64_t interval_ms = core_.config.compare_interval_ms;
-      next_periodic_ms_ =
-          now_ms + interval_ms * 3 / 4 + static_cast<std::int64_t>(core_.random() % static_cast<std::uint64_t>(
-                                             std::max<std::int64_t>(1, interval_ms / 2)));
+      next_periodic_ms_ = now_ms + interval_ms * 3 / 4 +
+                          static_cast<std::int64_t>(
+                              core_.random() % static_cast<std::uint64_t>(std::max<std::int64_t>(1, interval_ms / 2)));
     }
     begin_pass();
   }
@@ -388,8 +397,8 @@ void AntiEntropy::give_rows(NodeId node, Walk& walk) {
   std::size_t bytes = 0;
   while (!walk.give.empty() && write.rows.size() < kRowsPerGift && bytes < kBytesPerGift) {
     auto key = parse_row_key(walk.give.front());
-    const bool fits = key && (write.rows.empty() ||
-                              (key->volume == write.volume && key->partition_key == write.partition_key));
+    const bool fits =
+        key && (write.rows.empty() || (key->volume == write.volume && key->partition_key == write.partition_key));
     if (key && !fits) break;
     walk.give.pop_front();
     if (!key) continue;
@@ -473,9 +482,14 @@ void AntiEntropy::refused(std::uint64_t id, NodeId from) {
 
 void AntiEntropy::compare_partitions(const Message& message, const ComparePartitions& theirs) {
   ComparePartitionsReply reply;
+  std::size_t looks = 0;
   for (std::uint32_t i = 0; i < theirs.sums.size(); ++i) {
     const auto& sum = theirs.sums[i];
     const auto* own = sums_.find(sum.kind, sum.partition);
+    if (own == nullptr && looks < kLooksPerTick) {
+      own = sums_.look(sum.kind, sum.partition);
+      looks += 1 + (own != nullptr ? own->items : kPageItems) / kItemsPerLook;
+    }
     if (own == nullptr || *own != sum) reply.differing.push_back(i);
   }
   core_.send(core_.new_id(), message.from, message.id, core_.config.request_timeout_ms, std::move(reply));

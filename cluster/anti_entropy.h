@@ -10,9 +10,10 @@
 // Both sides make passes, so an empty partition is not asked about: who has something there asks. But the first pass
 // after a start asks about all, since this disk may have been emptied unnoticed by the others.
 //
-// Paced: one page of items is looked at in a tick, and one page is under way with each peer. What is lost on the way,
-// or refused, is left to the next pass. A merge here is as everywhere: it makes no version, and takes none away that
-// somebody has not seen.
+// Paced: one page of items is looked at in a tick, and one page is under way with each peer; who is asked about sums
+// that it has not looked at yet, as after a start of all, looks at as many as in a tick, and the others count as
+// differing. What is lost on the way, or refused, is left to the next pass. A merge here is as everywhere: it makes no
+// version, and takes none away that somebody has not seen.
 #pragma once
 
 #include <deque>
@@ -36,6 +37,8 @@ class PartitionSums {
   /// Looks at one page of the partition, where the last call for it ended. The sum when that was the last page;
   /// nullopt else. To be called when all effects are carried out.
   Result<std::optional<PartitionSum>> advance(ItemKind kind, std::uint16_t partition);
+  /// The sum, if it is known or the partition fits one page. Null else, and when it cannot be read. As advance().
+  const PartitionSum* look(ItemKind kind, std::uint16_t partition);
 
  private:
   struct Known {
@@ -87,8 +90,8 @@ class AntiEntropy {
     bool to_end = false;     // it is the last one
     std::uint64_t asked = 0;
     std::int64_t deadline_ms = 0;
-    std::deque<Bytes> fetch, give;       // keys of items
-    std::set<std::uint64_t> under_way;   // ids of these
+    std::deque<Bytes> fetch, give;      // keys of items
+    std::set<std::uint64_t> under_way;  // ids of these
   };
   struct Peer {
     std::vector<PartitionSum> sums;      // to be sent
@@ -103,7 +106,7 @@ class AntiEntropy {
     std::set<NodeId> with;
     std::size_t next = 0;  // of all places, in order
     bool with_empty = false;
-    bool with_all = false;  // the members as they are now
+    bool with_all = false;       // the members as they are now
     std::set<NodeId> left_over;  // who was healthy, and not compared to the end
   };
   /// One fetch or gift.

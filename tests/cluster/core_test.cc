@@ -279,6 +279,37 @@ TEST_F(Reads, TheThirdIsAskedWhenTheSecondRefuses) {
   EXPECT_EQ(answered(), row);
 }
 
+TEST_F(Core, WhoHasNotLookedYetLooksWhenItIsAskedForSums) {
+  hint_row("a", 1, "p");
+  hint_row("b", 2, "q");
+  start();
+  const auto sum_of = [&](const Bytes& partition_key) {
+    const auto partition = partition_of(VolumeId{2}, partition_key);
+    PartitionSum sum{ItemKind::kRow, partition, 0, {}};
+    for (const auto& item : disk.items(ItemKind::kRow, partition, {}, 100)->items) {
+      for (std::size_t i = 0; i < sum.digest.size(); ++i) sum.digest[i] ^= item.digest[i];
+      ++sum.items;
+    }
+    return sum;
+  };
+  auto wrong = sum_of("q");
+  ++wrong.digest[0];
+  const std::vector<PartitionSum> sums{sum_of("p"), wrong, sum_of("nothing is here"), sum_of("nor here")};
+  ASSERT_EQ(sums[0].items, 1u);
+  ASSERT_EQ(sums[2].items, 0u);
+  receive(NodeId{2}, 77, ComparePartitions{sums});
+  const auto reply = next<ComparePartitionsReply>(0);
+  ASSERT_TRUE(reply);
+  EXPECT_EQ(std::get<ComparePartitionsReply>(reply->body).differing, (std::vector<std::uint32_t>{1}));
+
+  (void)put("c", {}, {version("new")});  // in "p"
+  sent.clear();
+  receive(NodeId{2}, 78, ComparePartitions{sums});
+  const auto after = next<ComparePartitionsReply>(0);
+  ASSERT_TRUE(after);
+  EXPECT_EQ(std::get<ComparePartitionsReply>(after->body).differing, (std::vector<std::uint32_t>{0, 1}));
+}
+
 TEST_F(Core, AReplicaSaysThatItHasTheSame) {
   hint_row("k", 1);
   start();
