@@ -1,176 +1,19 @@
 // One node by itself, told what its peers and its disk say.
-#include <gtest/gtest.h>
-
 #include <algorithm>
-#include <deque>
-#include <optional>
-#include <set>
-#include <string>
-#include <vector>
 
 #include "cluster/dot_source.h"
 #include "cluster/layout.h"
-#include "cluster/node.h"
 #include "cluster/read.h"
-#include "storage/mem_store.h"
+#include "core_fixture.h"
 
 namespace kinfs::cluster {
 namespace {
-
-constexpr std::int64_t kWallMs = 1'700'000'000'000;
-
-/// A disk that fails to read, or to write, where it is told to, and counts looks at its hints.
-class Disk : public MemStore {
- public:
-  std::optional<Errc> block_error;
-  std::set<Bytes> corrupt;  // sort keys
-  bool full = false;
-  mutable int looks = 0;
-
-  Result<SharedBytes> get_block(const BlockKey& key) const override {
-    if (block_error) return fail(*block_error, "as the test says");
-    return MemStore::get_block(key);
-  }
-  Result<Row> get(const RowKey& key) const override {
-    if (corrupt.contains(key.sort_key)) return fail(Errc::kCorrupt, "as the test says");
-    return MemStore::get(key);
-  }
-  Result<std::vector<Hint>> hints(NodeId target, std::uint64_t after, std::size_t limit) const override {
-    ++looks;
-    return MemStore::hints(target, after, limit);
-  }
-  Result<void> apply(const Batch& batch) override {
-    if (full) return fail(Errc::kNoSpace, "as the test says");
-    return MemStore::apply(batch);
-  }
-};
-
-/// Node 1 of three.
-class Core : public testing::Test {
- protected:
-  Core() {
-    for (std::uint64_t n = 1; n <= 3; ++n) {
-      config.members.push_back({NodeId{n}, "host" + std::to_string(n), "test", Bytes(32, static_cast<char>(n))});
-    }
-    config.self = NodeId{1};
-    config.cluster_id = Bytes(16, 'c');
-    config.machine_boot = "boot";
-  }
-
-  void start() {
-    node.emplace(config, disk, 1);
-    ASSERT_TRUE(node->start(now));
-    run();
-  }
-  /// Carries out what the node wants; syncs are done at once.
-  void run() {
-    for (auto effects = node->take_effects(); !effects.empty(); effects = node->take_effects()) {
-      std::set<std::uint64_t> failed;
-      for (auto& effect : effects) {
-        if (failed.contains(effect.origin)) continue;
-        if (const auto* save = std::get_if<Save>(&effect.what)) {
-          if (const auto done = disk.apply(save->batch); !done) {
-            failed.insert(effect.origin);
-            node->save_failed(effect.origin, done.error(), now);
-          }
-        } else if (const auto* block = std::get_if<SaveBlock>(&effect.what)) {
-          ASSERT_TRUE(disk.put_block(block->key, block->bytes));
-        } else if (const auto* sync = std::get_if<Sync>(&effect.what)) {
-          if (syncs) node->synced(sync->token, now);
-        } else if (const auto* send = std::get_if<Send>(&effect.what)) {
-          if (!std::holds_alternative<Ping>(send->message.body)) sent.push_back(send->message);
-        } else if (const auto* reply = std::get_if<Reply>(&effect.what)) {
-          answers.push_back(reply->answer);
-        }
-      }
-    }
-  }
-  void tick(std::int64_t ms = 10) {
-    now.mono_ms += ms;
-    now.wall_ms += ms;
-    node->tick(now);
-    run();
-  }
-  void receive(NodeId from, std::uint64_t id, Body body) {
-    node->receive(Message{from, config.self, id, node->layout(), 1000, {}, std::move(body)}, now);
-    run();
-  }
-  /// Both peers answer, so that they are not suspected.
-  void hear_peers() {
-    for (std::uint64_t n = 2; n <= 3; ++n) receive(NodeId{n}, 0, Pong{});
-  }
-  /// The next message of a kind, after as many ticks as it takes; nullopt: there is none.
-  template <class T>
-  std::optional<Message> next(int ticks = 300) {
-    while (true) {
-      while (!sent.empty()) {
-        auto message = std::move(sent.front());
-        sent.pop_front();
-        if (std::holds_alternative<T>(message.body)) return message;
-      }
-      if (ticks-- == 0) return std::nullopt;
-      hear_peers();
-      tick();
-    }
-  }
-  Answer put(const Bytes& key, Row base, std::vector<Version> add, PutOptions options = {}) {
-    answers.clear();
-    PutRequest request{VolumeId{2}, "p", {RowPut{key, std::move(base), std::move(add), {}}}, options};
-    node->request(1, std::move(request), 4000, now);
-    run();
-    return answers.empty() ? Answer{Error{Errc::kInternal, "no answer"}} : answers.front();
-  }
-  Version version(Bytes value) {
-    Version v;
-    v.event = {ClientId{9}, 1, ++events};
-    v.hlc = Hlc{events};
-    v.value = std::move(value);
-    return v;
-  }
-  void hint_row(const Bytes& key, std::uint64_t sequence, const Bytes& partition_key = "p") {
-    Batch batch;
-    Row row;
-    add_version(row, version("value of " + key), {NodeId{2}, sequence});
-    batch.rows.emplace_back(RowKey{VolumeId{2}, partition_key, key}, std::move(row));
-    batch.add_hints.push_back({NodeId{2}, sequence, {VolumeId{2}, partition_key, key}});
-    ASSERT_TRUE(disk.apply(batch));
-  }
-  BlockKey hint_block(const Bytes& bytes, std::uint64_t sequence) {
-    const BlockKey key{VolumeId{2}, "file", 0, sha256(bytes)};
-    EXPECT_TRUE(disk.put_block(key, share(bytes)));
-    Batch batch;
-    batch.add_block_hints.push_back({NodeId{2}, sequence, key});
-    EXPECT_TRUE(disk.apply(batch));
-    return key;
-  }
-  std::vector<Bytes> keys_of(const std::optional<Message>& message) {
-    std::vector<Bytes> out;
-    if (!message) return out;
-    for (const auto& write : std::get<HandOver>(message->body).writes) {
-      for (const auto& [key, row] : write.rows) out.push_back(key);
-    }
-    return out;
-  }
-  static Errc code_of(const Answer& answer) {
-    const auto* error = std::get_if<Error>(&answer);
-    return error == nullptr ? Errc::kInternal : error->code;
-  }
-
-  NodeConfig config;
-  Disk disk;
-  Time now{1000, kWallMs};
-  std::optional<Node> node;
-  std::deque<Message> sent;
-  std::vector<Answer> answers;
-  bool syncs = true;
-  std::uint64_t events = 0;
-};
 
 using Keys = std::vector<Bytes>;
 
 // --- Reads ask as few as they need, for no more than they need ---
 
-class Reads : public Core {
+class Reads : public CoreTest {
  protected:
   Reads() {
     Batch batch;
@@ -279,7 +122,7 @@ TEST_F(Reads, TheThirdIsAskedWhenTheSecondRefuses) {
   EXPECT_EQ(answered(), row);
 }
 
-TEST_F(Core, WhoHasNotLookedYetLooksWhenItIsAskedForSums) {
+TEST_F(CoreTest, WhoHasNotLookedYetLooksWhenItIsAskedForSums) {
   hint_row("a", 1, "p");
   hint_row("b", 2, "q");
   start();
@@ -310,7 +153,7 @@ TEST_F(Core, WhoHasNotLookedYetLooksWhenItIsAskedForSums) {
   EXPECT_EQ(std::get<ComparePartitionsReply>(after->body).differing, (std::vector<std::uint32_t>{0, 1}));
 }
 
-TEST_F(Core, AReplicaSaysThatItHasTheSame) {
+TEST_F(CoreTest, AReplicaSaysThatItHasTheSame) {
   hint_row("k", 1);
   start();
   const RowKey key{VolumeId{2}, "p", "k"};
@@ -329,7 +172,7 @@ TEST_F(Core, AReplicaSaysThatItHasTheSame) {
 
 // --- Blocks that cannot be read for a moment ---
 
-TEST_F(Core, AHintOutlivesABlockThatCannotBeReadForAMoment) {
+TEST_F(CoreTest, AHintOutlivesABlockThatCannotBeReadForAMoment) {
   hint_block("block", 1);
   disk.block_error = Errc::kIo;
   start();
@@ -343,7 +186,7 @@ TEST_F(Core, AHintOutlivesABlockThatCannotBeReadForAMoment) {
   EXPECT_EQ(disk.hint_count(NodeId{2}), 0u);
 }
 
-TEST_F(Core, AReplicaThatCannotReadABlockDoesNotSayThatItHasNone) {
+TEST_F(CoreTest, AReplicaThatCannotReadABlockDoesNotSayThatItHasNone) {
   start();
   const BlockKey key{VolumeId{2}, "file", 0, {}};
   receive(NodeId{2}, 77, ReadBlock{key});
@@ -355,7 +198,7 @@ TEST_F(Core, AReplicaThatCannotReadABlockDoesNotSayThatItHasNone) {
 
 // --- Blocks that are to be on disk, and do not travel ---
 
-TEST_F(Core, OwnersSayWhetherTheyHaveBlocksOnDisk) {
+TEST_F(CoreTest, OwnersSayWhetherTheyHaveBlocksOnDisk) {
   start();
   const auto bytes = share("block");
   const BlockSet set{VolumeId{2}, "file", 0, {sha256(*bytes)}};
@@ -375,7 +218,7 @@ TEST_F(Core, OwnersSayWhetherTheyHaveBlocksOnDisk) {
   EXPECT_TRUE(std::get<SyncBlocksReply>(reply->body).all);
 }
 
-TEST_F(Core, BlocksAreSyncedWhenWOwnersSaySo) {
+TEST_F(CoreTest, BlocksAreSyncedWhenWOwnersSaySo) {
   const auto bytes = share("block");
   const BlockSet set{VolumeId{2}, "file", 0, {sha256(*bytes)}};
   start();
@@ -410,7 +253,7 @@ TEST_F(Core, BlocksAreSyncedWhenWOwnersSaySo) {
 
 // --- The order of hints ---
 
-TEST_F(Core, AHintThatCannotGoDoesNotHoldUpTheOthers) {
+TEST_F(CoreTest, AHintThatCannotGoDoesNotHoldUpTheOthers) {
   for (std::uint64_t i = 1; i <= 4; ++i) hint_row("k" + std::to_string(i), i);
   disk.corrupt = {"k1"};
   start();
@@ -433,7 +276,7 @@ TEST_F(Core, AHintThatCannotGoDoesNotHoldUpTheOthers) {
   EXPECT_EQ(keys_of(next<HandOver>()), (Keys{"k1", "k3"}));
 }
 
-TEST_F(Core, RowsOfAnyPartitionsAreHandedOverTogether) {
+TEST_F(CoreTest, RowsOfAnyPartitionsAreHandedOverTogether) {
   hint_row("a", 1, "p");
   hint_row("b", 2, "q");
   hint_row("c", 3, "p");
@@ -445,7 +288,7 @@ TEST_F(Core, RowsOfAnyPartitionsAreHandedOverTogether) {
   EXPECT_EQ(disk.hint_count(NodeId{2}), 0u);
 }
 
-TEST_F(Core, SomeBlocksAreHandedOverAtATimeAndRowsBehindThem) {
+TEST_F(CoreTest, SomeBlocksAreHandedOverAtATimeAndRowsBehindThem) {
   for (std::uint64_t i = 1; i <= 20; ++i) hint_block("block " + std::to_string(i), i);
   hint_row("a", 21);
   start();
@@ -476,7 +319,7 @@ TEST_F(Core, SomeBlocksAreHandedOverAtATimeAndRowsBehindThem) {
   EXPECT_EQ(keys_of(row), (Keys{"a"}));
 }
 
-TEST_F(Core, BlocksUnderWayAreBoundedInBytes) {
+TEST_F(CoreTest, BlocksUnderWayAreBoundedInBytes) {
   for (char c = 'a'; c <= 'e'; ++c) hint_block(Bytes(1 << 20, c), static_cast<std::uint64_t>(c));
   start();
   auto message = next<WriteBlock>();
@@ -487,7 +330,7 @@ TEST_F(Core, BlocksUnderWayAreBoundedInBytes) {
   EXPECT_TRUE(next<WriteBlock>(3));
 }
 
-TEST_F(Core, APeerHasAnsweredOnlyWhenItAnsweredUs) {
+TEST_F(CoreTest, APeerHasAnsweredOnlyWhenItAnsweredUs) {
   start();
   tick();
   receive(NodeId{2}, 5, Ping{});
@@ -499,7 +342,7 @@ TEST_F(Core, APeerHasAnsweredOnlyWhenItAnsweredUs) {
   }
 }
 
-TEST_F(Core, HintsAreCountedWithoutALookAtThem) {
+TEST_F(CoreTest, HintsAreCountedWithoutALookAtThem) {
   for (std::uint64_t i = 1; i <= 3; ++i) hint_row("k" + std::to_string(i), i);
   start();
   disk.looks = 0;
@@ -510,7 +353,7 @@ TEST_F(Core, HintsAreCountedWithoutALookAtThem) {
 
 // --- What an error promises ---
 
-TEST_F(Core, ASaveThatFailsIsAnsweredAlsoWhenOneOwnerIsEnough) {
+TEST_F(CoreTest, ASaveThatFailsIsAnsweredAlsoWhenOneOwnerIsEnough) {
   config.quorum = {3, 3, 1};
   start();
   disk.full = true;
@@ -518,7 +361,7 @@ TEST_F(Core, ASaveThatFailsIsAnsweredAlsoWhenOneOwnerIsEnough) {
   EXPECT_FALSE(next<WriteRows>(0));
 }
 
-TEST_F(Core, AHintThatCannotBeKeptLeavesTheOutcomeOpen) {
+TEST_F(CoreTest, AHintThatCannotBeKeptLeavesTheOutcomeOpen) {
   config.quorum = {3, 1, 3};
   start();
   put("k", {}, {version("v")});
@@ -529,7 +372,7 @@ TEST_F(Core, AHintThatCannotBeKeptLeavesTheOutcomeOpen) {
   EXPECT_EQ(code_of(answers.front()), Errc::kTimeout);
 }
 
-TEST_F(Core, ADegradedSyncedPutIsAnsweredWhenItsHintsAreSynced) {
+TEST_F(CoreTest, ADegradedSyncedPutIsAnsweredWhenItsHintsAreSynced) {
   start();
   put("k", {}, {version("v")}, {true});
   syncs = false;
@@ -538,7 +381,7 @@ TEST_F(Core, ADegradedSyncedPutIsAnsweredWhenItsHintsAreSynced) {
   EXPECT_TRUE(answers.empty());
 }
 
-TEST_F(Core, AnErrorAfterASilentOwnerLeavesTheOutcomeOpen) {
+TEST_F(CoreTest, AnErrorAfterASilentOwnerLeavesTheOutcomeOpen) {
   config.quorum = {1, 1, 1};
   start();
   Bytes partition_key = "a";
@@ -552,7 +395,7 @@ TEST_F(Core, AnErrorAfterASilentOwnerLeavesTheOutcomeOpen) {
   EXPECT_EQ(code_of(answers.front()), Errc::kTimeout);
 }
 
-TEST_F(Core, WhatWasRefusedToAForwarderIsNotDoneWhenItArrivesAgain) {
+TEST_F(CoreTest, WhatWasRefusedToAForwarderIsNotDoneWhenItArrivesAgain) {
   start();
   const Forward forward{PutRequest{VolumeId{2}, "p", {RowPut{"k", {}, {version("v")}, {}}}, {}}};
   disk.full = true;
@@ -567,7 +410,7 @@ TEST_F(Core, WhatWasRefusedToAForwarderIsNotDoneWhenItArrivesAgain) {
   EXPECT_EQ(disk.get({VolumeId{2}, "p", "k"})->versions.size(), 1u);
 }
 
-TEST_F(Core, ARowDoesNotGrowBeyondWhatCanBeSent) {
+TEST_F(CoreTest, ARowDoesNotGrowBeyondWhatCanBeSent) {
   config.quorum = {1, 1, 1};
   config.members.resize(1);
   start();
@@ -583,7 +426,7 @@ TEST_F(Core, ARowDoesNotGrowBeyondWhatCanBeSent) {
   EXPECT_TRUE(std::holds_alternative<PutResult>(put("k", superseding(*row, dots), {version("small")})));
 }
 
-TEST_F(Core, ARowOfAnySizeIsRepaired) {
+TEST_F(CoreTest, ARowOfAnySizeIsRepaired) {
   start();
   Row row;
   for (std::uint64_t i = 1; i <= 6; ++i) add_version(row, version(Bytes(900'000, 'v')), {NodeId{2}, i});
@@ -593,7 +436,7 @@ TEST_F(Core, ARowOfAnySizeIsRepaired) {
 
 // --- Numbers and clocks ---
 
-TEST_F(Core, AFreshDirectoryDoesNotUseTheNumbersOfAFormerOne) {
+TEST_F(CoreTest, AFreshDirectoryDoesNotUseTheNumbersOfAFormerOne) {
   config.quorum = {1, 1, 1};
   config.members.resize(1);
   start();
@@ -611,7 +454,7 @@ TEST_F(Core, AFreshDirectoryDoesNotUseTheNumbersOfAFormerOne) {
   }
 }
 
-TEST_F(Core, ADotOfOursThatWeDoNotKnowEndsWhatWeVouchFor) {
+TEST_F(CoreTest, ADotOfOursThatWeDoNotKnowEndsWhatWeVouchFor) {
   config.quorum = {1, 1, 1};
   start();
   Bytes partition_key = "a";
@@ -644,7 +487,7 @@ TEST_F(Core, ADotOfOursThatWeDoNotKnowEndsWhatWeVouchFor) {
   EXPECT_EQ(node->counters().dot_clashes, 0u);
 }
 
-TEST_F(Core, WhatIsUnderWayIsBoundedInBytes) {
+TEST_F(CoreTest, WhatIsUnderWayIsBoundedInBytes) {
   config.max_bytes_under_way = 8 << 20;
   start();
   hear_peers();
@@ -670,7 +513,7 @@ TEST_F(Core, WhatIsUnderWayIsBoundedInBytes) {
   EXPECT_EQ(node->bytes_under_way(), 0u);
 }
 
-TEST_F(Core, APeerSaysWhetherItsDiskIsFull) {
+TEST_F(CoreTest, APeerSaysWhetherItsDiskIsFull) {
   start();
   disk.refuse_writes(Error{Errc::kNoSpace, "as the test says"});
   receive(NodeId{2}, 7, Ping{});
@@ -688,7 +531,7 @@ TEST_F(Core, APeerSaysWhetherItsDiskIsFull) {
   EXPECT_FALSE(full());
 }
 
-TEST_F(Core, StartsInARowDoNotDriveTheClockAhead) {
+TEST_F(CoreTest, StartsInARowDoNotDriveTheClockAhead) {
   for (int i = 0; i < 100; ++i) {
     const auto before = node ? node->hlc() : Hlc{};
     start();
@@ -696,106 +539,6 @@ TEST_F(Core, StartsInARowDoNotDriveTheClockAhead) {
     EXPECT_GT(node->hlc(), before);
   }
   EXPECT_LT(node->hlc().physical_ms() - now.wall_ms, 62'000);
-}
-
-// --- Members ---
-
-TEST_F(Core, AHostThatIsAMemberAlreadyIsOneUnderOneName) {
-  config.members_grow = true;
-  config.quorum = {3, 0, 0};
-  start();
-  const auto admit = [&](const std::string& name) {
-    answers.clear();
-    auto member = config.members.back();
-    member.name = name;
-    node->request(1, AdmitRequest{member}, 4000, now);
-    run();
-    return answers.at(0);
-  };
-  EXPECT_TRUE(std::holds_alternative<Admitted>(admit("host3")));
-  const auto other = admit("another");
-  EXPECT_EQ(code_of(other), Errc::kRefused);
-  EXPECT_NE(std::get<Error>(other).text.find("--name host3"), std::string::npos);
-}
-
-// --- What a host says of itself ---
-
-constexpr auto kWall = static_cast<std::uint64_t>(kWallMs);
-
-TEST_F(Core, WhatAHostSaysOfItselfIsNewerThanWhatItSaidWithItsClockAhead) {
-  config.members_grow = true;
-  for (const std::uint64_t layout : {1u, 2u}) {
-    config.members.front().incarnation = kWall + 1'000'000;
-    NodeMeta meta;
-    meta.node = config.self;
-    meta.cluster_id = config.cluster_id;
-    meta.layout_number = layout;
-    meta.members = config.members;
-    Batch batch;
-    batch.meta = meta;
-    ASSERT_TRUE(disk.apply(batch));
-    config.members.front().incarnation = kWall;
-    config.members.front().address = "elsewhere";
-    start();
-    EXPECT_EQ(node->layout().number, layout);
-    EXPECT_EQ(node->members().front().incarnation, kWall + 1'000'001);
-    EXPECT_EQ(node->members().front().address, "elsewhere");
-    EXPECT_EQ(disk.meta()->value().members.front(), node->members().front());
-  }
-}
-
-TEST_F(Core, AHostSaysWhatHoldsWhenOthersHaveSomethingOlderOfIt) {
-  for (const bool grows : {false, true}) {
-    config.members_grow = grows;
-    config.members.front().incarnation = kWall;
-    start();
-    sent.clear();
-    auto others = node->members();
-    const auto own = others.front().incarnation;
-    others.front().incarnation = own + 9;
-    receive(NodeId{2}, 5, Gossip{others, true});  // the same by another number: nothing to be said
-    EXPECT_FALSE(next<Gossip>(0));
-    others.front().address = "where it was";
-    others.front().incarnation = own - 1;
-    receive(NodeId{2}, 6, Gossip{others, true});
-    EXPECT_FALSE(next<Gossip>(0));
-    for (const auto incarnation : {own, own + 9}) {
-      others.front().incarnation = incarnation;
-      node->receive(Message{NodeId{2}, config.self, 7, node->layout(), 1000, {}, Gossip{others, true}}, now);
-      std::set<NodeId> told;
-      bool saved = false;
-      for (const auto& effect : node->take_effects()) {
-        saved |= std::holds_alternative<Save>(effect.what);
-        const auto* send = std::get_if<Send>(&effect.what);
-        if (send == nullptr) continue;
-        EXPECT_EQ(saved, grows);  // what is said is on disk before
-        const auto& said = std::get<Gossip>(send->message.body).members.front();
-        EXPECT_EQ(said.address, "test");
-        EXPECT_EQ(said.incarnation, incarnation + 1);
-        told.insert(send->message.to);
-      }
-      EXPECT_EQ(told, (std::set<NodeId>{NodeId{2}, NodeId{3}}));
-    }
-  }
-}
-
-TEST_F(Core, ALaterLayoutDoesNotTakeAHostBackToItsOldAddress) {
-  config.members_grow = true;
-  auto members = config.members;
-  config.members.front().incarnation = 1;
-  config.layout_number = 0;
-  start();
-  sent.clear();
-  members.front().address = "where it was";
-  members.front().incarnation = 7;
-  const auto layout = Layout(3, members, config.quorum.n).id();
-  node->receive(Message{NodeId{2}, config.self, 5, layout, 1000, {}, Gossip{members, true}}, now);
-  run();
-  EXPECT_EQ(node->layout(), layout);
-  EXPECT_EQ(node->members().front().address, "test");
-  EXPECT_EQ(node->members().front().incarnation, 8u);
-  EXPECT_EQ(disk.meta()->value().members.front(), node->members().front());
-  EXPECT_TRUE(next<Gossip>(0));
 }
 
 }  // namespace
