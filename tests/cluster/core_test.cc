@@ -129,7 +129,8 @@ TEST_F(CoreTest, WhoHasNotLookedYetLooksWhenItIsAskedForSums) {
   const auto sum_of = [&](const Bytes& partition_key) {
     const auto partition = partition_of(VolumeId{2}, partition_key);
     PartitionSum sum{ItemKind::kRow, partition, 0, {}};
-    for (const auto& item : disk.items(ItemKind::kRow, partition, {}, 100)->items) {
+    const auto page = disk.items(ItemKind::kRow, partition, {}, 100);
+    for (const auto& item : page->items) {
       for (std::size_t i = 0; i < sum.digest.size(); ++i) sum.digest[i] ^= item.digest[i];
       ++sum.items;
     }
