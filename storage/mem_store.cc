@@ -323,6 +323,30 @@ bool MemStore::synced(const BlockKey& key) const {
   return blocks_.contains(key);
 }
 
+template <class Key>
+bool MemStore::hinted(const HintTable<Key>& table, const Key& key, bool synced) const {
+  const auto certain = [&](NodeId target) {
+    return std::none_of(undo_.begin(), undo_.end(), [&](const Undo& undo) {
+      const auto* change = std::get_if<HintUndo<Key>>(&undo);
+      return change != nullptr && change->target == target && change->key == key && change->before == 0;
+    });
+  };
+  return std::any_of(table.by_key.begin(), table.by_key.end(), [&](const auto& entry) {
+    const auto& [target, hinted_key] = entry.first;
+    return hinted_key == key && (!synced || certain(target));
+  });
+}
+
+bool MemStore::hinted(const RowKey& key, bool synced) const {
+  const std::lock_guard lock(mutex_);
+  return hinted(hints_, key, synced);
+}
+
+bool MemStore::hinted(const BlockKey& key, bool synced) const {
+  const std::lock_guard lock(mutex_);
+  return hinted(block_hints_, key, synced);
+}
+
 std::unique_ptr<MemStore> MemStore::copy() const {
   const std::lock_guard lock(mutex_);
   auto out = std::make_unique<MemStore>();

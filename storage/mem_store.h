@@ -49,6 +49,9 @@ class MemStore : public Store {
   /// What a power cut now would leave of it, at least.
   Row synced(const RowKey& key) const;
   bool synced(const BlockKey& key) const;
+  /// There is a hint of it, for whomever. `synced`: a power cut now would leave it there.
+  bool hinted(const RowKey& key, bool synced) const;
+  bool hinted(const BlockKey& key, bool synced) const;
   /// A backup: what is there now, all of it synced.
   std::unique_ptr<MemStore> copy() const;
   /// Every write from now on fails with `error`, and changes nothing; nullopt: works again.
@@ -96,6 +99,8 @@ class MemStore : public Store {
   void erase_row(const RowKey& key);
   template <class Key>
   void set_hint(HintTable<Key>& table, NodeId target, const Key& key, std::uint64_t sequence);
+  template <class Key>
+  bool hinted(const HintTable<Key>& table, const Key& key, bool synced) const;
   void take_back(Undo& undo);
   void lose_after(std::size_t keep);
 

@@ -48,6 +48,10 @@ bool History::owns(std::size_t host, const BlockKey& key) const {
   return std::find(owners.begin(), owners.end(), host) != owners.end();
 }
 
+bool History::keeps(std::size_t host, const Write& w) const {
+  return owns(host, w) || world_.store(host).hinted(w.key, w.sync);
+}
+
 bool History::holds(std::size_t host, WriteId id) const {
   const auto row = world_.store(host).get(writes_[id - 1].key);
   return row && accounted_for(id, ids_in(*row));
@@ -70,7 +74,7 @@ void History::acknowledged(const std::vector<WriteId>& ids, bool sync, bool degr
     w.degraded = degraded;
     if (w.discard_only) continue;
     for (std::size_t h = 0; h < world_.hosts(); ++h) {
-      if (sync ? holds_synced(h, id) : holds(h, id)) {
+      if ((sync ? holds_synced(h, id) : holds(h, id)) && keeps(h, w)) {
         if (degraded || owns(h, w)) w.holders.insert(h);
       } else {
         whole.erase(h);
@@ -88,7 +92,8 @@ void History::check_confirmed(const Kept& kept, const std::set<std::size_t>& con
   const auto lost_us = kept.sync ? last_disk_loss_us_ : last_loss_us_;
   if (lost_us >= 0 && world_.now_us() - lost_us <= 5'000'000) return;
   if (confirmed.empty())
-    violation(fmt::format("{} was acknowledged and is on no host{}", what, kept.sync ? ", synced" : ""));
+    violation(fmt::format("{} was acknowledged, and no owner has it, nor any host with a hint{}", what,
+                          kept.sync ? ", synced" : ""));
   const auto count = std::count_if(owners.begin(), owners.end(), [&](auto h) { return confirmed.contains(h); });
   if (kept.degraded || static_cast<std::size_t>(count) >= world_.write_quorum()) return;
   violation(
@@ -180,7 +185,7 @@ void History::acknowledged_block(const BlockKey& key, bool sync, bool degraded) 
   b.sync = sync;
   b.degraded = degraded;
   for (std::size_t h = 0; h < world_.hosts(); ++h) {
-    if (!degraded && !owns(h, key)) continue;
+    if (!owns(h, key) && !(degraded && world_.store(h).hinted(key, sync))) continue;
     if (sync ? world_.store(h).synced(key) : world_.store(h).get_block(key).has_value()) b.holders.insert(h);
   }
   check_confirmed(b, b.holders, world_.owners(key.volume, block_partition_key(key)), "a block");

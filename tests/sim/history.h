@@ -83,7 +83,8 @@ class History : public World::Observer {
   /// What became of the hosts that had a thing.
   struct Kept {
     bool acknowledged = false, sync = false, degraded = false;
-    // Hosts that had it when it was acknowledged, synced where that was asked for: owners alone, when they were enough.
+    // Hosts that kept it when it was acknowledged, synced where that was asked for: owners alone, when they were
+    // enough.
     std::set<std::size_t> holders;
     std::set<std::size_t> lost_at;  // of those, the ones that may have lost it since
     bool lost_on_the_way = false;   // some host lost a tail before the acknowledgement arrived: it may have confirmed
@@ -114,6 +115,9 @@ class History : public World::Observer {
   };
   bool owns(std::size_t host, const Write& w) const;
   bool owns(std::size_t host, const BlockKey& key) const;
+  /// What `host` has of it, it keeps for the cluster: it is an owner, or has a hint. What others saved before they were
+  /// killed, with no hint yet, no answer rests on and nobody looks for.
+  bool keeps(std::size_t host, const Write& w) const;
   bool holds(std::size_t host, WriteId id) const;
   bool holds_synced(std::size_t host, WriteId id) const;
   void check_clock(Write& w, WriteId id, Hlc hlc);

@@ -198,6 +198,10 @@ bool World::save(std::size_t host, const cluster::Effect& effect) {
   Result<void> done;
   if (const auto* save = std::get_if<cluster::Save>(&effect.what)) {
     done = h.full ? Result<void>(fail(Errc::kNoSpace, "simulated: no space left")) : h.store->apply(save->batch);
+    if (tracing()) {
+      const auto what = describe(save->batch);
+      if (!what.empty()) trace(fmt::format("host{} {}{}", host + 1, done ? "saves" : "has no room for", what));
+    }
     if (done && observer_ != nullptr) observer_->saved(host, save->batch);
   } else if (const auto* block = std::get_if<cluster::SaveBlock>(&effect.what)) {
     done = h.full ? Result<void>(fail(Errc::kNoSpace, "simulated: no space left"))
@@ -462,9 +466,9 @@ struct Describe {
     return out;
   }
   std::string operator()(const cluster::HandOver& h) const {
-    std::size_t rows = 0;
-    for (const auto& write : h.writes) rows += write.rows.size();
-    return fmt::format("hand over {} rows of {} keys{}", rows, h.writes.size(), h.sync ? ", sync" : "");
+    std::string out = h.sync ? "hand over, synced," : "hand over";
+    for (const auto& write : h.writes) out += fmt::format(" {}{}", write.partition_key, rows_of(write.rows));
+    return out;
   }
   std::string operator()(const cluster::WriteRowsReply&) const { return "written"; }
   std::string operator()(const cluster::WriteBlock&) const { return "write block"; }
@@ -499,6 +503,19 @@ struct Describe {
 std::string describe(const cluster::Message& m) {
   return fmt::format("host{} -> host{}  #{:x}  {}", static_cast<std::uint64_t>(m.from),
                      static_cast<std::uint64_t>(m.to), m.id, std::visit(Describe{}, m.body));
+}
+
+std::string describe(const Batch& batch) {
+  const auto name_of = [](const RowKey& key) { return key.partition_key + "/" + key.sort_key; };
+  std::string out;
+  for (const auto& [key, row] : batch.rows) out += fmt::format(" {}={}", name_of(key), values_of(row));
+  for (const auto& h : batch.add_hints) {
+    out += fmt::format(" +hint {} of {} for host{}", h.sequence, name_of(h.key), static_cast<std::uint64_t>(h.target));
+  }
+  for (const auto& h : batch.drop_hints) {
+    out += fmt::format(" -hint {} of {} for host{}", h.sequence, name_of(h.key), static_cast<std::uint64_t>(h.target));
+  }
+  return out;
 }
 
 }  // namespace kinfs::sim

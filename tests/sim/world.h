@@ -187,5 +187,7 @@ class World {
 
 /// One line that says what a message is, for traces.
 std::string describe(const cluster::Message& message);
+/// Its rows and their hints; empty when there are none.
+std::string describe(const Batch& batch);
 
 }  // namespace kinfs::sim

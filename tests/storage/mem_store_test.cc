@@ -76,6 +76,31 @@ TEST(MemStore, APowerCutTakesBackExactlyWhatWasNotSynced) {
   }
 }
 
+TEST(MemStore, AHintCountsAsSyncedOnceAPowerCutWouldLeaveIt) {
+  MemStore store;
+  const RowKey key{kVolume, "p", "a"}, other{kVolume, "p", "b"};
+  const Hint hint{NodeId{7}, 1, key}, later{NodeId{7}, 2, key};
+  EXPECT_FALSE(store.hinted(key, false));
+  Batch add;
+  add.add_hints.push_back(hint);
+  ASSERT_TRUE(store.apply(add).has_value());
+  EXPECT_TRUE(store.hinted(key, false));
+  EXPECT_FALSE(store.hinted(key, true));
+  EXPECT_FALSE(store.hinted(other, false));
+  ASSERT_TRUE(store.sync().has_value());
+  EXPECT_TRUE(store.hinted(key, true));
+
+  Batch again;  // moves it to the end of the queue
+  again.add_hints.push_back(later);
+  ASSERT_TRUE(store.apply(again).has_value());
+  EXPECT_TRUE(store.hinted(key, true));
+  Batch drop;
+  drop.drop_hints.push_back(later);
+  ASSERT_TRUE(store.apply(drop).has_value());
+  EXPECT_FALSE(store.hinted(key, false));
+  EXPECT_FALSE(store.hinted(key, true));
+}
+
 TEST(MemStore, ADiskThatRefusesWritesChangesNothing) {
   MemStore store;
   std::mt19937_64 random(5);
