@@ -433,7 +433,10 @@ bool AntiEntropy::replied(std::uint64_t id, NodeId from, const ReadRowReply& rep
   auto key = parse_row_key(exchange->key);
   if (!key || reply.row.empty()) return true;
   auto stored = core_.row(*key);
-  if (!stored) return true;
+  if (!stored) {
+    leave_over(from);
+    return true;
+  }
   core_.observe(reply.row);
   Row merged = core_.bug(PlantedBug::kAdoptPeersRow) ? reply.row : merge(*stored, reply.row);
   if (merged != *stored) {
@@ -457,7 +460,10 @@ bool AntiEntropy::replied(std::uint64_t id, NodeId from, const ReadBlockReply& r
   const auto exchange = end_exchange(id, from);
   if (!exchange) return false;
   auto key = parse_block_key(exchange->key);
-  if (!key || reply.bytes == nullptr || sha256(*reply.bytes) != key->hash) return true;
+  if (!key || reply.bytes == nullptr || sha256(*reply.bytes) != key->hash) {
+    leave_over(from);  // it named the block, and has not got its bytes
+    return true;
+  }
   ++core_.counters.blocks_exchanged;
   core_.save_block(core_.new_id(), *key, reply.bytes);
   return true;

@@ -172,7 +172,7 @@ class Decoder {
   Body body(wire::NodeHeader& in) {
     switch (in.body_case()) {
       case wire::NodeHeader::kPing:
-        return Ping{};
+        return in.ping().has_from() ? Ping{member(*in.mutable_ping()->mutable_from())} : Ping{};
       case wire::NodeHeader::kPong:
         return Pong{in.pong().full()};
       case wire::NodeHeader::kGossip:
@@ -472,8 +472,8 @@ class Decoder {
     HandOver out{{}, in.sync()};
     for (auto& write : *in.mutable_writes()) {
       if (error_) break;
-      out.writes.push_back({VolumeId{write.volume()}, key(write.mutable_partition_key()),
-                            rows(*write.mutable_rows(), false)});
+      out.writes.push_back(
+          {VolumeId{write.volume()}, key(write.mutable_partition_key()), rows(*write.mutable_rows(), false)});
     }
     return out;
   }

@@ -214,7 +214,10 @@ struct BodyWriter {
   void operator()(wire::Answer* out, const BlocksSynced& in) { out->mutable_blocks_synced()->set_all(in.all); }
 
   // --- between nodes ---
-  void operator()(wire::NodeHeader* out, const Ping&) { out->mutable_ping(); }
+  void operator()(wire::NodeHeader* out, const Ping& in) {
+    auto* ping = out->mutable_ping();
+    if (in.from) put(ping->mutable_from(), *in.from);
+  }
   void operator()(wire::NodeHeader* out, const Pong& in) { out->mutable_pong()->set_full(in.full); }
   void operator()(wire::NodeHeader* out, const Gossip& in) {
     for (const auto& member : in.members) put(out->mutable_gossip()->add_members(), member);

@@ -67,8 +67,8 @@ class Core {
 
   const NodeConfig config;
   const Reader& store;
-  Layout layout;                       // replaced by adopt() alone
-  std::optional<LayoutId> previous;    // the one before, under which others may still ask
+  Layout layout;                     // replaced by adopt() alone
+  std::optional<LayoutId> previous;  // the one before, under which others may still ask
   Peers peers;
   DotSource dots;
   HlcClock clock;
@@ -86,9 +86,10 @@ class Core {
   /// Takes over what is newer of those that are members; true when something was.
   bool heard_of(const std::vector<Member>& members);
 
-  /// Unique within this start of this node; answers of an earlier start are recognised by the boot in it.
+  /// Greater than all of earlier starts of this node, also those on a disk that it no longer has: others drop what
+  /// comes under an id that they have seen, and an answer to an earlier start must not count for this one.
   std::uint64_t new_id() { return ++last_id_; }
-  void begin_ids(std::uint64_t boot) { last_id_ = boot << 40; }
+  void begin_ids(Hlc reserved) { last_id_ = reserved.value << 4; }  // a million each millisecond
 
   void save(std::uint64_t origin, Batch batch);
   /// The stored row with what this round has saved already: one input may write one row twice, before either Save is

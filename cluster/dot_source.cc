@@ -21,11 +21,11 @@ NodeMeta DotSource::start(const std::optional<NodeMeta>& stored, const NodeConfi
   meta_.boot += 1;
   const bool trusts_disk = config.bug == PlantedBug::kTrustOldDisk;
   next_ = std::max(trusts_disk ? 1 : least_at(wall_ms), saturated(meta_.counter_reserved));
-  const bool nothing_lost = stored && meta_.machine_boot == config.machine_boot && !config.machine_boot.empty();
+  const bool nothing_lost = stored && meta_.run == config.last_run && !config.last_run.empty();
   vouches_for_all_ = config.bug == PlantedBug::kVouchForLostDots;
   if (!nothing_lost) meta_.counter_floor = next_;
   if (vouches_for_all_) meta_.counter_floor = 0;
-  meta_.machine_boot = config.machine_boot;
+  meta_.run = config.run;
   meta_.counter_reserved = saturated(next_ + kBlock);
   meta_.hlc_reserved = std::max(Hlc{meta_.hlc_reserved.value + kClockRoom}, Hlc::from_ms(wall_ms + kClockAheadMs));
   durable_ = 0;

@@ -32,6 +32,8 @@ class DotSource {
   void reserved(const NodeMeta& record) {
     if (record.counter_floor == meta_.counter_floor) durable_ = std::max(durable_, record.counter_reserved);
   }
+  /// Or could not be saved: extend() returns it again.
+  void not_reserved() { moved_ = true; }
   /// nullopt while the reservation is not on disk yet: the caller refuses with kBusy.
   std::optional<Dot> next();
   /// A new record when half of the block is used, the clock nears its reservation, or observe() moved on; nullopt else.
@@ -57,7 +59,7 @@ class DotSource {
   NodeMeta meta_;
   std::uint64_t next_ = 0;
   std::uint64_t durable_ = 0;
-  bool moved_ = false;
+  bool moved_ = false;            // the record is to be saved in any case
   bool vouches_for_all_ = false;  // the planted bug
 };
 

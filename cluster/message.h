@@ -89,7 +89,11 @@ struct LayoutId {
   bool operator==(const LayoutId&) const = default;
 };
 
-struct Ping {};
+/// `from`: what the sender says of itself, until the receiver has answered: it then has the key of the sender's
+/// clients, which must find another daemon when the sender dies.
+struct Ping {
+  std::optional<Member> from;
+};
 struct Pong {
   bool full = false;  // the sender's disk: it takes no blocks, or nothing at all
 };
@@ -217,18 +221,17 @@ struct Propose {
 };
 struct ProposeReply {};
 
-using Body =
-    std::variant<Ping, Pong, Gossip, ReadRow, ReadRowReply, ReadPage, ReadPageReply, WriteRows, WriteRowsReply,
-                 WriteBlock, WriteBlockReply, ReadBlock, ReadBlockReply, Forward, ForwardReply, Refusal,
-                 ComparePartitions, ComparePartitionsReply, CompareItems, CompareItemsReply, Propose, ProposeReply,
-                 SyncBlocks, SyncBlocksReply, HandOver>;
+using Body = std::variant<Ping, Pong, Gossip, ReadRow, ReadRowReply, ReadPage, ReadPageReply, WriteRows, WriteRowsReply,
+                          WriteBlock, WriteBlockReply, ReadBlock, ReadBlockReply, Forward, ForwardReply, Refusal,
+                          ComparePartitions, ComparePartitionsReply, CompareItems, CompareItemsReply, Propose,
+                          ProposeReply, SyncBlocks, SyncBlocksReply, HandOver>;
 
 /// Whether it answers something that its receiver asked: its sender can hear us.
 inline bool is_answer(const Body& body) {
   const auto is = []<class... T>(const Body& b, std::variant<T...>*) { return (std::holds_alternative<T>(b) || ...); };
-  using Answers = std::variant<Pong, ReadRowReply, ReadPageReply, WriteRowsReply, WriteBlockReply, ReadBlockReply,
-                               ForwardReply, Refusal, ComparePartitionsReply, CompareItemsReply, ProposeReply,
-                               SyncBlocksReply>;
+  using Answers =
+      std::variant<Pong, ReadRowReply, ReadPageReply, WriteRowsReply, WriteBlockReply, ReadBlockReply, ForwardReply,
+                   Refusal, ComparePartitionsReply, CompareItemsReply, ProposeReply, SyncBlocksReply>;
   const auto* gossip = std::get_if<Gossip>(&body);
   return is(body, static_cast<Answers*>(nullptr)) || (gossip != nullptr && gossip->reply);
 }
@@ -236,10 +239,10 @@ inline bool is_answer(const Body& body) {
 struct Message {
   NodeId from{};
   NodeId to{};
-  std::uint64_t id = 0;       // chosen by the asker, echoed by the answer
-  LayoutId layout;            // the layout under which the asker chose its replicas
-  std::uint32_t ttl_ms = 0;   // what is left of the asker's patience at sending; the receiver drops it after
-  Hlc hlc;                    // the sender's clock
+  std::uint64_t id = 0;      // chosen by the asker, echoed by the answer
+  LayoutId layout;           // the layout under which the asker chose its replicas
+  std::uint32_t ttl_ms = 0;  // what is left of the asker's patience at sending; the receiver drops it after
+  Hlc hlc;                   // the sender's clock
   Body body;
 };
 

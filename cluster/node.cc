@@ -13,6 +13,8 @@
 
 namespace kinfs::cluster {
 namespace {
+constexpr std::int64_t kReserveAgainMs = 1000;
+
 template <class... F>
 struct Overloaded : F... {
   using F::operator()...;
@@ -67,6 +69,7 @@ class NodeImpl {
   Membership membership;
   Forwarder forwarder;
   ForwardsTaken forwards_taken;
+  std::int64_t reserve_from_ms = 0;  // after a reservation that could not be saved
 };
 
 Result<void> NodeImpl::start() {
@@ -79,13 +82,14 @@ Result<void> NodeImpl::start() {
                                     "key file into its place (node.key_file)");
   }
   if (*stored && (**stored).cluster_id != core.config.cluster_id) {
-    return fail(Errc::kRefused, "this data directory was written under another cluster.id than the "
-                                "configuration's: correct cluster.id, or name an empty node.data_dir");
+    return fail(Errc::kRefused,
+                "this data directory was written under another cluster.id than the "
+                "configuration's: correct cluster.id, or name an empty node.data_dir");
   }
   if (*stored) core.clock = HlcClock((**stored).hlc_reserved);
   auto meta = core.dots.start(*stored, core.config, core.now.wall_ms);
   if (core.bug(PlantedBug::kReuseDots)) core.dots.forget();
-  core.begin_ids(meta.boot);
+  core.begin_ids(meta.hlc_reserved);
   membership.start(meta);
   core.peers.start(core.now);
   if (auto started = hints.start(); !started) return started;
@@ -109,10 +113,9 @@ void NodeImpl::receive(Message message) {
   const auto id = message.id;
   core.peers.heard(from, core.now);
   core.clock.observe(message.hlc, core.now.wall_ms);
-  const bool chosen_by_layout = std::holds_alternative<ReadRow>(message.body) ||
-                                std::holds_alternative<ReadPage>(message.body) ||
-                                std::holds_alternative<WriteRows>(message.body) ||
-                                std::holds_alternative<HandOver>(message.body);
+  const bool chosen_by_layout =
+      std::holds_alternative<ReadRow>(message.body) || std::holds_alternative<ReadPage>(message.body) ||
+      std::holds_alternative<WriteRows>(message.body) || std::holds_alternative<HandOver>(message.body);
   if (message.layout.number > core.layout.id().number) membership.behind(from);
   if (chosen_by_layout && !membership.serves(message.layout)) {
     ++core.counters.refused;
@@ -130,10 +133,11 @@ void NodeImpl::dispatch(Message& message) {
   if (is_answer(message.body) && core.peers.answered(from, core.now)) anti_entropy.came_back(from);
   std::visit(
       Overloaded{
-          [&](Ping&) {
+          [&](Ping& ping) {
+            if (ping.from && ping.from->node == from) membership.heard(message, Gossip{{*ping.from}, true});
             core.send(core.new_id(), from, id, core.config.request_timeout_ms, Pong{core.store.usage().full});
           },
-          [&](Pong& pong) { core.peers.is_full(from, pong.full); },
+          [&](Pong& pong) { core.peers.ponged(from, id, pong.full); },
           [&](Gossip& g) {
             membership.heard(message, g);
             if (g.reply) return;
@@ -225,11 +229,16 @@ void NodeImpl::request(const Asker& asker, Request request) {
 }
 
 void NodeImpl::extend_reservation() {
+  if (core.now.mono_ms < reserve_from_ms) return;
   const auto meta = core.dots.extend(core.clock.last(), core.now.wall_ms);
   if (!meta) return;
   const auto origin = core.new_id();
   Batch batch;
   batch.meta = *meta;
+  core.on_save_failure(origin, [this](const Error&) {
+    core.dots.not_reserved();
+    reserve_from_ms = core.now.mono_ms + kReserveAgainMs;
+  });
   core.save(origin, std::move(batch));
   core.after_sync(origin, [this, record = *meta] { core.dots.reserved(record); });
 }
@@ -241,6 +250,10 @@ void NodeImpl::tick() {
     const auto id = core.new_id();
     Body body = Ping{};
     if (probe.gossip) body = Gossip{core.peers.members(), false};
+    if (probe.introduces) {
+      body = Ping{core.peers.own()};
+      core.peers.introduced(probe.to, id);
+    }
     core.send(id, probe.to, id, core.config.suspect_after_ms, std::move(body));
   }
   replication.tick();

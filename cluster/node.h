@@ -40,52 +40,53 @@ struct Quorum {
 /// find them. Checkers and scenarios do not know of them. All off in every program but kinfs-sim.
 enum class PlantedBug : std::uint32_t {
   kNone = 0,
-  kAckBeforeSave,          // a replica confirms a write that it does not save
-  kForgetHint,             // the stand-in confirms without keeping the hint
-  kPrefixSupersede,        // a put discards every version that its context covers, shown or not
-  kReuseDots,              // counters begin at 1 again after a crash
-  kSkipAbsentRepair,       // read repair leaves out replicas that had nothing
-  kRetryIsNewEvent,        // a retry makes a second version
-  kSyncBeforeDisk,         // a synced put is confirmed without the fsync
-  kVouchForLostDots,       // after a power cut a node's context covers its own dots that it lost
-  kVouchForUnseenEvents,   // a client's event covers its earlier ones, whether the row has seen them or not
-  kConfirmBeforeSync,      // a replica confirms a synced write without waiting for the fsync
-  kReplayUnsynced,         // a hint is dropped when its owner has the state, on its disk or not
-  kForgetBlockHint,        // the stand-in confirms a block without keeping the hint
-  kTrustOldDisk,           // counters go on where the disk says, though it may be an older one, or empty
-  kHalfBatch,              // a replica takes the first row of a batch, and confirms all of it
-  kStaleSums,              // anti-entropy goes by what a partition held when it was first looked at
-  kCompareSkipsAbsent,     // anti-entropy leaves out what one side does not have at all
-  kAdoptPeersRow,          // anti-entropy takes the peer's state instead of merging it
-  kConcludeAbsence,        // a host that is cut off and owns nothing of a key says that the key is not there
-  kAnswerBeforeHint,       // a synced write is answered before the hint that it depends on is on disk
-  kJoinUnasked,            // a host is taken in without asking the other members
-  kJoinUnfilled,           // a host is taken in before the one before it has what was written earlier
-  kForwardTwice,           // a forwarded put that the network delivers again is carried out again
-  kSameUnseen,             // a replica says that it has what the asker has, without having looked
-  kTakeOverFirst,          // an owner that was away takes what is of one partition key, and confirms all of it
+  kAckBeforeSave,         // a replica confirms a write that it does not save
+  kForgetHint,            // the stand-in confirms without keeping the hint
+  kPrefixSupersede,       // a put discards every version that its context covers, shown or not
+  kReuseDots,             // counters begin at 1 again after a crash
+  kSkipAbsentRepair,      // read repair leaves out replicas that had nothing
+  kRetryIsNewEvent,       // a retry makes a second version
+  kSyncBeforeDisk,        // a synced put is confirmed without the fsync
+  kVouchForLostDots,      // after a power cut a node's context covers its own dots that it lost
+  kVouchForUnseenEvents,  // a client's event covers its earlier ones, whether the row has seen them or not
+  kConfirmBeforeSync,     // a replica confirms a synced write without waiting for the fsync
+  kReplayUnsynced,        // a hint is dropped when its owner has the state, on its disk or not
+  kForgetBlockHint,       // the stand-in confirms a block without keeping the hint
+  kTrustOldDisk,          // counters go on where the disk says, though it may be an older one, or empty
+  kHalfBatch,             // a replica takes the first row of a batch, and confirms all of it
+  kStaleSums,             // anti-entropy goes by what a partition held when it was first looked at
+  kCompareSkipsAbsent,    // anti-entropy leaves out what one side does not have at all
+  kAdoptPeersRow,         // anti-entropy takes the peer's state instead of merging it
+  kConcludeAbsence,       // a host that is cut off and owns nothing of a key says that the key is not there
+  kAnswerBeforeHint,      // a synced write is answered before the hint that it depends on is on disk
+  kJoinUnasked,           // a host is taken in without asking the other members
+  kJoinUnfilled,          // a host is taken in before the one before it has what was written earlier
+  kForwardTwice,          // a forwarded put that the network delivers again is carried out again
+  kSameUnseen,            // a replica says that it has what the asker has, without having looked
+  kTakeOverFirst,         // an owner that was away takes what is of one partition key, and confirms all of it
 };
 
 struct NodeConfig {
   NodeId self{};
-  Bytes cluster_id;               // 16 bytes
-  /// The kernel's boot id. The same as at the last start: this process died, and nothing written was lost. Another:
-  /// the tail of what was not synced may be gone.
-  Bytes machine_boot;
-  std::vector<Member> members;    // this node too, under `layout_number`
+  Bytes cluster_id;  // 16 bytes
+  /// A name for this start, other than all before, which is kept on the disk; and what the last start was called, if it
+  /// is certain that everything written under that name is there. Else empty: after a power cut or a failed fsync the
+  /// tail of what was not synced may be gone, and a disk that was restored is an older one.
+  Bytes run, last_run;
+  std::vector<Member> members;  // this node too, under `layout_number`
   /// Hosts may join: the members are kept on the disk from the first start on, and `members` is what that begins with.
   bool members_grow = false;
   /// 0: nothing but hosts to be asked who the members are; until one has said, no request is served.
   std::uint64_t layout_number = 1;
-  std::vector<NodeId> seeds;      // always among gossip's candidates
-  Quorum quorum;                  // of every volume for now
+  std::vector<NodeId> seeds;                // always among gossip's candidates
+  Quorum quorum;                            // of every volume for now
   std::uint32_t request_timeout_ms = 1000;  // how long a coordinator waits for a replica it believes healthy
   std::uint32_t probe_interval_ms = 250;
-  std::uint32_t suspect_after_ms = 1000;    // silence, while being probed, after which a peer is suspected
-  std::uint32_t hint_interval_ms = 5;       // between two batches of hints for one peer
+  std::uint32_t suspect_after_ms = 1000;        // silence, while being probed, after which a peer is suspected
+  std::uint32_t hint_interval_ms = 5;           // between two batches of hints for one peer
   std::uint32_t compare_interval_ms = 600'000;  // about, between two passes of anti-entropy; 0: none
-  std::size_t max_under_way = 20'000;       // requests; more are refused with kBusy,
-  std::size_t max_bytes_under_way = 96 << 20;  // and when they keep as much in memory
+  std::size_t max_under_way = 20'000;           // requests; more are refused with kBusy,
+  std::size_t max_bytes_under_way = 96 << 20;   // and when they keep as much in memory
   std::size_t crowded_at = 1024;  // requests that wait for their answers, or half of the bytes; see crowded()
   PlantedBug bug = PlantedBug::kNone;
 };
@@ -124,10 +125,10 @@ struct Effect {
 struct PeerView {
   Member member;
   bool suspected = false;
-  std::int64_t last_heard_ms = -1;  // mono_ms of its last message; -1: never
-  std::uint64_t hints = 0;          // kept here for it, blocks included
+  std::int64_t last_heard_ms = -1;     // mono_ms of its last message; -1: never
+  std::uint64_t hints = 0;             // kept here for it, blocks included
   std::int64_t last_answered_ms = -1;  // mono_ms of its last answer to what we asked; -1: never since start
-  bool full = false;  // its disk, as it last said
+  bool full = false;                   // its disk, as it last said
 };
 
 /// Since start; held by tests against the design's table of costs.
@@ -136,9 +137,9 @@ struct Counters {
   std::uint64_t put_rows = 0;
   std::uint64_t degraded_puts = 0, degraded_reads = 0;
   std::uint64_t repairs = 0, hints_kept = 0, hints_delivered = 0;
-  std::uint64_t siblings_made = 0;     // puts after which the row had more than one live version
+  std::uint64_t siblings_made = 0;  // puts after which the row had more than one live version
   std::uint64_t retries_collapsed = 0;
-  std::uint64_t dropped_late = 0;      // messages and requests past their deadline
+  std::uint64_t dropped_late = 0;  // messages and requests past their deadline
   std::uint64_t refused = 0;
   std::uint64_t refused_busy = 0;      // requests, for what was under way
   std::uint64_t dot_clashes = 0;       // one dot with two contents

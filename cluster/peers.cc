@@ -45,7 +45,7 @@ std::vector<Peers::Probe> Peers::tick(Time now, std::mt19937_64& random) {
     if (now.mono_ms - peer.answered_ms > suspect_after_ms_) peer.suspected = true;
     if (now.mono_ms - peer.probed_ms < probe_interval_ms_) continue;
     peer.probed_ms = now.mono_ms;
-    out.push_back({id, false});
+    out.push_back({id, false, !peer.knows_us});
   }
   if (now.mono_ms - last_gossip_ms_ >= kGossipIntervalMs && !peers_.empty()) {
     last_gossip_ms_ = now.mono_ms;
@@ -71,9 +71,16 @@ void Peers::heard(NodeId node, Time now) {
   if (it != peers_.end()) it->second.heard_ms = now.mono_ms;
 }
 
-void Peers::is_full(NodeId node, bool full) {
+void Peers::introduced(NodeId node, std::uint64_t id) {
   const auto it = peers_.find(node);
-  if (it != peers_.end()) it->second.full = full;
+  if (it != peers_.end() && it->second.introduced == 0) it->second.introduced = id;
+}
+
+void Peers::ponged(NodeId node, std::uint64_t id, bool full) {
+  const auto it = peers_.find(node);
+  if (it == peers_.end()) return;
+  it->second.full = full;
+  if (it->second.introduced != 0 && id >= it->second.introduced) it->second.knows_us = true;
 }
 
 std::vector<Member> Peers::members() const {
@@ -90,6 +97,9 @@ bool Peers::merge(const std::vector<Member>& members) {
     if (it == peers_.end() || it->second.member.public_key != m.public_key) continue;
     if (m.incarnation <= it->second.member.incarnation) continue;
     it->second.member = m;
+    // It was started anew, and may have forgotten.
+    it->second.knows_us = false;
+    it->second.introduced = 0;
     changed = true;
   }
   return changed;

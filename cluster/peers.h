@@ -25,15 +25,18 @@ class Peers {
 
   struct Probe {
     NodeId to{};
-    bool gossip = false;  // else a ping
+    bool gossip = false;      // else a ping,
+    bool introduces = false;  // and one that says who this is
   };
   /// What to send now. A gap between two ticks (this process was stopped) is not held against the peers.
   std::vector<Probe> tick(Time now, std::mt19937_64& random);
   /// `node` answered something that we asked: returns true when it was suspected until now.
   bool answered(NodeId node, Time now);
   void heard(NodeId node, Time now);
-  /// What `node` says of its disk.
-  void is_full(NodeId node, bool full);
+  /// The ping that introduces went out under this id.
+  void introduced(NodeId node, std::uint64_t id);
+  /// `node` answered the ping of that id, with what it says of its disk.
+  void ponged(NodeId node, std::uint64_t id, bool full);
   /// Everything we know, to be sent; and what another knows, to be merged (greater incarnation wins); true when
   /// that changed something.
   std::vector<Member> members() const;
@@ -60,6 +63,8 @@ class Peers {
     std::int64_t really_answered_ms = -1;  // what suspicion goes by begins with the start, and leaves out gaps
     std::int64_t probed_ms = 0;
     bool full = false;
+    bool knows_us = false;         // as we are now, in its present life
+    std::uint64_t introduced = 0;  // the id of the first ping that said so; 0: none yet
   };
   const NodeId self_;
   const std::uint32_t probe_interval_ms_;

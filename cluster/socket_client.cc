@@ -21,8 +21,8 @@ namespace kinfs::cluster {
 namespace {
 
 constexpr std::size_t kMostCalls = 20'000;  // that wait for answers
-constexpr std::int64_t kLookMs = 200;  // how often the daemon's silence is looked at, while something waits for it
-constexpr std::size_t kAgainAtALook = 8;   // of the requests that were refused for now
+constexpr std::int64_t kLookMs = 200;       // how often the daemon's silence is looked at, while something waits for it
+constexpr std::size_t kAgainAtALook = 8;    // of the requests that were refused for now
 
 std::optional<Error> check_key(ByteView key) {
   if (key.size() <= kMaxKeyBytes) return std::nullopt;
@@ -134,6 +134,8 @@ Promise<Answer> SocketClient::Impl::call(Request request) {
     promise.set(Error{Errc::kCancelled, "the client was closed"});
     return promise;
   }
+  // Also of those that are refused here: what comes later on that row must not vouch for them.
+  if (auto* put = std::get_if<PutRequest>(&request)) vouch(*put);
   if (calls_.size() >= kMostCalls) {
     promise.set(Error{Errc::kBusy, fmt::format("{} requests of this program wait for kinfsd already", kMostCalls)});
     return promise;
@@ -144,7 +146,6 @@ Promise<Answer> SocketClient::Impl::call(Request request) {
   }
   auto call = std::make_shared<Call>();
   count(request);
-  if (auto* put = std::get_if<PutRequest>(&request)) vouch(*put);
   call->id = next_id_++;
   call->rows = row_names(request);
   call->cost = answer_bytes(request);

@@ -28,6 +28,7 @@
 #include "daemon/key_file.h"
 #include "daemon/notify.h"
 #include "daemon/reception.h"
+#include "daemon/run_file.h"
 #include "daemon/runner.h"
 #include "storage/data_directory.h"
 #include "storage/rocks_store.h"
@@ -40,6 +41,7 @@ using cluster::EventLoop;
 
 constexpr std::int64_t kStopPatienceMs = 2000;  // for what is under way when the daemon is told to stop
 constexpr std::int64_t kLookAtPeersMs = 250;
+constexpr std::int64_t kNoteRunMs = 1000;
 constexpr std::int64_t kSweepMs = 1000;
 
 Result<void> make_data_dir(const std::string& path) {
@@ -116,6 +118,7 @@ struct Daemon::Impl {
   NodeId self{};
   EventLoop loop;
   std::unique_ptr<Store> store;
+  std::optional<RunFile> run_file;
   std::unique_ptr<cluster::ZmqTransport> transport;
   std::unique_ptr<cluster::Node> node;
   std::unique_ptr<Runner> runner;
@@ -142,7 +145,8 @@ struct Daemon::Impl {
   }
 
   Result<void> open_all();
-  void start_node(std::vector<Member> members);
+  void start_node(std::vector<Member> members, Bytes last_run);
+  Result<Bytes> look_at_last_run();
   Result<void> open_store();
   Result<void> end_founding();
   Result<void> serve(const cluster::KeyPair& keys);
@@ -171,12 +175,32 @@ Result<void> Daemon::Impl::open_all() {
   if (!dialled) return pass(std::move(dialled));
   transport = std::move(*dialled);
   transport->set_cut(ids_of(*members, config.cut));
-  start_node(std::move(*members));
+  auto last_run = look_at_last_run();
+  if (!last_run) return pass(std::move(last_run));
+  start_node(std::move(*members), std::move(*last_run));
   if (auto started = runner->start(); !started) {
     return fail(started.error().code, fmt::format("{}: {}", config.data_dir, started.error().text));
   }
+  run_file->note(store->written());
   if (auto ended = end_founding(); !ended) return ended;
   return serve(*keys);
+}
+
+/// Its name, or nothing when the store may have lost something of it.
+Result<Bytes> Daemon::Impl::look_at_last_run() {
+  run_file.emplace(config.socket + ".run", machine_boot_id());
+  auto believed = run_file->believed(*store);
+  if (!believed.empty()) return believed;
+  const auto meta = store->meta();
+  if (!meta) return tl::unexpected(meta.error());
+  if (!*meta) return believed;  // a new directory
+  auto lost = store->forget_lost_blocks();
+  if (!lost) return pass(std::move(lost));
+  spdlog::info(
+      "since it last ran the machine was started anew, or a disk failed or was put back: what was not synced "
+      "then may be gone, and comes back from the other hosts; so do {} blocks that did not come to the disk",
+      *lost);
+  return believed;
 }
 
 Result<void> Daemon::Impl::open_store() {
@@ -252,7 +276,7 @@ Result<void> Daemon::Impl::serve(const cluster::KeyPair& keys) {
   return {};
 }
 
-void Daemon::Impl::start_node(std::vector<Member> members) {
+void Daemon::Impl::start_node(std::vector<Member> members, Bytes last_run) {
   cluster::NodeConfig core;
   core.self = self;
   core.cluster_id = Bytes(view_of(md5(config.cluster_id)));
@@ -267,7 +291,8 @@ void Daemon::Impl::start_node(std::vector<Member> members) {
   core.members_grow = config.by_invitation;
   if (config.by_invitation && !config.members.empty()) core.layout_number = 0;
   core.quorum = config.quorum;
-  core.machine_boot = machine_boot_id();
+  core.run = run_file->name();
+  core.last_run = std::move(last_run);
   node = std::make_unique<cluster::Node>(std::move(core), *store, random_seed());
   runner = std::make_unique<Runner>(
       loop, *node, *store,
@@ -275,6 +300,7 @@ void Daemon::Impl::start_node(std::vector<Member> members) {
               [this](std::uint64_t client, cluster::Answer answer) { on_reply(client, std::move(answer)); },
               [this](const std::vector<Member>& all) { transport->set_members(all); },
               [this](const Error& error) {
+                run_file->forget();  // the kernel may have dropped what it could not write
                 fatal = error;
                 loop.stop();
               }});
@@ -405,6 +431,7 @@ Result<void> Daemon::run() {
   });
   d.loop.every(kSweepMs, [&d] { d.sweep(); });
   d.loop.every(kLookAtPeersMs, [&d] { d.look_at_peers(); });
+  d.loop.every(kNoteRunMs, [&d] { d.run_file->note(d.store->written()); });
   if (const auto interval_ms = watchdog_interval_ms(); interval_ms > 0) d.loop.every(interval_ms, notify_alive);
   const auto q = d.node->quorum();
   spdlog::info("{} serves: {} members, n {} r {} w {}, listening on {}, socket {}, data in {}", d.config.name,
@@ -418,7 +445,11 @@ Result<void> Daemon::run() {
   }
   d.server.reset();
   d.transport.reset();
-  if (auto synced = d.store->sync(); !synced) return synced;
+  if (auto synced = d.store->sync(); !synced) {
+    d.run_file->forget();
+    return synced;
+  }
+  d.run_file->note(d.store->written());
   spdlog::info("stopped");
   return {};
 }

@@ -118,6 +118,7 @@ void BlockFiles::write_mark(std::uint32_t clean_below) {
 
 Result<void> BlockFiles::find_segments() {
   read_mark();
+  doubt_from_ = clean_below_;
   std::error_code error;
   for (std::filesystem::directory_iterator it(directory_, error), end; !error && it != end; it.increment(error)) {
     const auto segment = segment_of(it->path().filename().native());
@@ -232,6 +233,11 @@ bool BlockFiles::appended(const BlockLocation& at) const {
   const std::lock_guard lock(mutex_);
   const auto size = sizes_.find(at.segment);
   return at.segment >= first_own_ && size != sizes_.end() && at.offset + at.length <= size->second;
+}
+
+bool BlockFiles::in_doubt(const BlockLocation& at) const {
+  const std::lock_guard lock(mutex_);
+  return at.segment >= doubt_from_ && at.segment < first_own_;
 }
 
 Result<SharedBytes> BlockFiles::read(const BlockLocation& at, const Digest256& hash) const {

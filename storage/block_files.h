@@ -46,6 +46,9 @@ class BlockFiles {
   Result<SharedBytes> read(const BlockLocation& at, const Digest256& hash) const;
   /// Whether append() of this object put it there, so that sync() covers it; reads nothing.
   bool appended(const BlockLocation& at) const;
+  /// Whether a power cut before open() may have taken the bytes there: they were appended by an earlier process, and
+  /// nothing says that they were synced.
+  bool in_doubt(const BlockLocation& at) const;
   /// Everything appended before the call, by this process or another, is on the disk when it returns. After one failure
   /// it fails for good: the kernel may have dropped what it could not write, and would report the next fdatasync as
   /// done.
@@ -75,6 +78,7 @@ class BlockFiles {
   mutable std::map<std::uint32_t, std::shared_ptr<File>> files_;  // a bounded cache of open ones
   std::map<std::uint32_t, std::shared_ptr<File>> dirty_;          // null: of an earlier process, not opened yet
   std::uint32_t clean_below_ = 0;                                 // what SYNCED says
+  std::uint32_t doubt_from_ = 0;                                  // and what it said when this was opened
   std::uint32_t current_ = 0;                                     // the newest segment; 0: none yet
   std::uint32_t first_own_ = 1;                                   // those from here on are this object's
   std::optional<Error> sync_failure_;

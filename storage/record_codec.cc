@@ -304,7 +304,7 @@ Bytes encode_meta(const NodeMeta& meta) {
   p.set_hlc_reserved(meta.hlc_reserved.value);
   p.set_boot(meta.boot);
   p.set_counter_floor(meta.counter_floor);
-  p.set_machine_boot(meta.machine_boot);
+  p.set_run(meta.run);
   p.set_layout_number(meta.layout_number);
   for (const auto& m : meta.members) {
     auto& to = *p.add_member();
@@ -332,7 +332,7 @@ Result<NodeMeta> decode_meta(ByteView bytes) {
   meta.hlc_reserved = {p.hlc_reserved()};
   meta.boot = p.boot();
   meta.counter_floor = p.counter_floor();
-  meta.machine_boot = std::move(*p.mutable_machine_boot());
+  meta.run = std::move(*p.mutable_run());
   meta.layout_number = p.layout_number();
   for (auto& m : *p.mutable_member()) {
     if (auto ok = known(m, "node record"); !ok) return pass(std::move(ok));

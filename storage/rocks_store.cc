@@ -168,6 +168,8 @@ class Rocks : public Store {
   Result<void> apply(const Batch& batch) override;
   Result<void> put_block(const BlockKey& key, const SharedBytes& bytes) override;
   Result<void> sync() override;
+  std::uint64_t written() const override { return db_->GetLatestSequenceNumber(); }
+  Result<std::uint64_t> forget_lost_blocks() override;
 
  private:
   /// What one batch does to the hints.
@@ -643,6 +645,25 @@ Result<void> Rocks::sync() {
   const auto status = db_->SyncWAL();
   if (!status.ok()) return rocks_fail(status, path());
   return {};
+}
+
+Result<std::uint64_t> Rocks::forget_lost_blocks() {
+  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions(), families_[kBlocks]));
+  rocksdb::WriteBatch lost;
+  std::uint64_t count = 0;
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    const auto key = parse_block_key(view(it->key()));
+    const auto at = decode_location(view(it->value()));
+    if (!key || !at || !blocks_->in_doubt(*at)) continue;
+    const auto bytes = blocks_->read(*at, key->hash);
+    if (bytes || bytes.error().code != Errc::kCorrupt) continue;
+    lost.Delete(families_[kBlocks], it->key());
+    ++count;
+  }
+  if (!it->status().ok()) return rocks_fail(it->status(), path());
+  if (count == 0) return 0;
+  if (auto ok = write(lost, true); !ok) return pass(std::move(ok));
+  return count;
 }
 
 }  // namespace

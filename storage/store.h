@@ -28,7 +28,7 @@ struct ScanLimit {
 
 struct RowPage {
   std::vector<std::pair<Bytes, Row>> rows;  // (sort key, row), ascending
-  bool complete = true;  // false: more rows follow the last one returned
+  bool complete = true;                     // false: more rows follow the last one returned
 };
 
 /// Derived from the rows of one partition key, the row with the empty sort key left out: the latest change.
@@ -59,9 +59,9 @@ struct BlockHint {
 /// A host of the cluster.
 struct Member {
   NodeId node{};
-  std::string name;      // host name, also the writer's name in versions
-  std::string address;   // tcp://HOST:PORT
-  Bytes public_key;      // 32 bytes, CURVE
+  std::string name;     // host name, also the writer's name in versions
+  std::string address;  // tcp://HOST:PORT
+  Bytes public_key;     // 32 bytes, CURVE
   std::uint32_t weight = 1;
   std::string zone;
   std::uint64_t incarnation = 0;  // of two entries the one with the greater counts; only the member raises its own
@@ -77,7 +77,7 @@ struct NodeMeta {
   Hlc hlc_reserved;                    // no clock above this was ever handed out
   std::uint64_t boot = 0;              // how often the node was started on this directory
   std::uint64_t counter_floor = 0;     // dots below it may have been lost here, and live on elsewhere
-  Bytes machine_boot;                  // the kernel's boot id at the last start: the same one means nothing was lost
+  Bytes run;                           // the name of the last start, see NodeConfig
   std::uint64_t layout_number = 0;     // of the members below; 0: they stand in the configuration
   std::vector<Member> members;
   bool operator==(const NodeMeta&) const = default;
@@ -155,6 +155,12 @@ class Store : public Reader {
   /// Storing a block that is already here does nothing. kInvalid when `bytes` do not hash to key.hash.
   virtual Result<void> put_block(const BlockKey& key, const SharedBytes& bytes) = 0;
   virtual Result<void> sync() = 0;
+  /// Grows with each write: a store that has less than it once had is an older copy, or has lost a tail. 0: not
+  /// counted.
+  virtual std::uint64_t written() const { return 0; }
+  /// For a start that may have lost what was not synced: reads the blocks that this may be true for, and forgets those
+  /// that did not come to the disk, so that anti-entropy sees that they are not here. Their number.
+  virtual Result<std::uint64_t> forget_lost_blocks() { return 0; }
 };
 
 }  // namespace kinfs

@@ -53,7 +53,7 @@ class CoreTest : public testing::Test {
     }
     config.self = NodeId{1};
     config.cluster_id = Bytes(16, 'c');
-    config.machine_boot = "boot";
+    config.run = config.last_run = "run";
   }
 
   void start() {

@@ -5,6 +5,7 @@
 #include "cluster/layout.h"
 #include "cluster/read.h"
 #include "core_fixture.h"
+#include "storage/record_codec.h"
 
 namespace kinfs::cluster {
 namespace {
@@ -486,6 +487,75 @@ TEST_F(CoreTest, ADotOfOursThatWeDoNotKnowEndsWhatWeVouchFor) {
   EXPECT_TRUE(result.context.covers(known));
   EXPECT_FALSE(result.context.covers(Dot{config.self, known.counter + 999'999}));
   EXPECT_EQ(node->counters().dot_clashes, 0u);
+}
+
+TEST_F(CoreTest, AReservationThatCouldNotBeSavedIsTriedAgain) {
+  start();
+  Row shown;
+  shown.context.add(Dot{config.self, DotSource::least_at(kWallMs) + 1'000'000});
+  EXPECT_EQ(code_of(put("a", shown, {version("v")})), Errc::kBusy);
+  disk.full = true;
+  tick();
+  disk.full = false;
+  EXPECT_EQ(code_of(put("a", {}, {version("v")})), Errc::kBusy);
+  tick(1000);
+  tick();
+  hear_peers();
+  put("a", {}, {version("v")});
+  EXPECT_TRUE(next<WriteRows>(0));
+}
+
+TEST_F(CoreTest, ALaterLifeOfThisHostUsesLaterIds) {
+  const auto ids_of = [&](Node& node) {
+    std::vector<std::uint64_t> ids;
+    now.mono_ms += 1000;
+    now.wall_ms += 1000;
+    node.tick(now);
+    for (const auto& effect : node.take_effects()) {
+      if (const auto* send = std::get_if<Send>(&effect.what)) ids.push_back(send->message.id);
+    }
+    return ids;
+  };
+  start();
+  const auto first = ids_of(*node);
+  ASSERT_FALSE(first.empty());
+  start();  // on the same disk
+  const auto second = ids_of(*node);
+  ASSERT_FALSE(second.empty());
+  EXPECT_GT(second.front(), first.back());
+  Disk empty;
+  Node again(config, empty, 1);
+  ASSERT_TRUE(again.start(now));
+  const auto third = ids_of(again);
+  ASSERT_FALSE(third.empty());
+  EXPECT_GT(third.front(), second.back());
+}
+
+// One that holds the index entry of a block alone, as a power cut may leave it, or a row that this host cannot read.
+TEST_F(CoreTest, WhatAPeerNamesAndDoesNotGiveIsLeftOver) {
+  const BlockKey key{VolumeId{2}, Bytes(16, 'f'), 0, sha256("bytes")};
+  const auto partition = partition_of(key.volume, block_partition_key(key));
+  start();
+  const auto reply_to = [&](const Message& m) {
+    if (const auto* sums = std::get_if<ComparePartitions>(&m.body)) {
+      ComparePartitionsReply reply;
+      for (std::uint32_t i = 0; i < sums->sums.size(); ++i) {
+        const auto& sum = sums->sums[i];
+        if (sum.kind == ItemKind::kBlock && sum.partition == partition) reply.differing.push_back(i);
+      }
+      receive(m.to, m.id, reply);
+    } else if (std::holds_alternative<CompareItems>(m.body)) {
+      receive(m.to, m.id, CompareItemsReply{{0}, {Item{block_key_bytes(key), Digest128{1}}}, true});
+    } else if (std::holds_alternative<ReadBlock>(m.body)) {
+      receive(m.to, m.id, ReadBlockReply{});
+    }
+  };
+  for (int i = 0; i < 1500; ++i) {
+    hear_peers();
+    tick();
+    for (const auto& message : std::exchange(sent, {})) reply_to(message);
+  }
+  EXPECT_GE(node->counters().compare_passes, 2u);  // not one in ten minutes
 }
 
 TEST_F(CoreTest, WhatIsUnderWayIsBoundedInBytes) {

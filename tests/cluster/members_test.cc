@@ -104,5 +104,51 @@ TEST_F(MembersTest, ALaterLayoutDoesNotTakeAHostBackToItsOldAddress) {
   EXPECT_TRUE(next<Gossip>(0));
 }
 
+// The key of its clients, which others must know before it dies.
+TEST_F(MembersTest, AHostSaysWhoItIsUntilItIsAnswered) {
+  config.members.front().client_key = Bytes(32, 'k');
+  start();
+  std::uint64_t last = 0;
+  const auto introduces = [&](NodeId to) {
+    now.mono_ms += 250;
+    node->tick(now);
+    bool did = false;
+    for (const auto& effect : node->take_effects()) {
+      const auto* send = std::get_if<Send>(&effect.what);
+      const auto* ping = send != nullptr ? std::get_if<Ping>(&send->message.body) : nullptr;
+      if (ping == nullptr || send->message.to != to) continue;
+      last = send->message.id;
+      did |= ping->from.has_value();
+      if (ping->from) {
+        EXPECT_EQ(ping->from->client_key, Bytes(32, 'k'));
+      }
+    }
+    return did;
+  };
+  receive(NodeId{2}, 1, Pong{});  // an answer to an earlier life
+  EXPECT_TRUE(introduces(NodeId{2}));
+  EXPECT_TRUE(introduces(NodeId{2}));
+  receive(NodeId{2}, last, Pong{});
+  EXPECT_FALSE(introduces(NodeId{2}));
+  EXPECT_TRUE(introduces(NodeId{3}));
+  // Host 2 was started anew; an answer to what it was asked before says nothing.
+  auto again = config.members[1];
+  again.incarnation = 5;
+  again.client_key = Bytes(32, 'l');
+  const auto before = last;
+  receive(NodeId{2}, 9, Ping{again});
+  EXPECT_EQ(node->members()[1].client_key, Bytes(32, 'l'));
+  receive(NodeId{2}, before, Pong{});
+  EXPECT_TRUE(introduces(NodeId{2}));
+  receive(NodeId{2}, last, Pong{});
+  EXPECT_FALSE(introduces(NodeId{2}));
+  // Nobody speaks for others.
+  auto other = config.members[2];
+  other.incarnation = 5;
+  other.client_key = Bytes(32, 'x');
+  receive(NodeId{2}, 10, Ping{other});
+  EXPECT_NE(node->members()[2].client_key, Bytes(32, 'x'));
+}
+
 }  // namespace
 }  // namespace kinfs::cluster

@@ -1,6 +1,8 @@
 """Hosts that die: kill -9 of one, of all, of a daemon alone. What was closed is whole, and the others go on."""
+import glob
 import hashlib
 import os
+import random
 import shutil
 
 import lab as e2e
@@ -96,6 +98,39 @@ class EmptiedDisk(LabTest):
             self.assertEqual(read(self.path(2, name)), bytes_of(name, size), name)
         self.lab.lab("start", 1)
         self.lab.lab("start", 3)
+
+
+class PowerCut(LabTest):
+    """What a power cut does, done by hand: the index of blocks came to the disk, and the last blocks did not."""
+    LOST = "what was not synced"
+
+    def test_blocks_that_it_took_come_back(self):
+        large = random.Random(1).randbytes(8 << 20)  # no block like the other
+        write(self.path(1, "large"), large)
+        full = wait_until(self.stored_by_all, 30, "all hosts have all blocks")
+        self.lab.lab("kill", 2)
+        self.lab.lab("start", 2)
+        self.assertNotIn(self.LOST, self.log())  # a killed process loses nothing
+        self.lab.lab("kill", 2)
+        segment = max(glob.glob(self.lab.state("host2", "data", "blocks", "*.blocks")))
+        os.truncate(segment, os.path.getsize(segment) - (3 << 20))
+        os.unlink(glob.glob(self.lab.state("host2", "*.run"))[0])  # which is not there after a start of the machine
+        self.lab.lab("start", 2)
+        self.assertIn(self.LOST, self.log())
+        wait_until(lambda: self.lab.status(2)["disk"]["block_bytes"] >= full, 30,
+                   lambda: f"host 2 has all blocks again, {full}: {self.lab.status(2)['disk']}")
+        for host in (1, 3):
+            self.lab.lab("kill", host)
+        self.assertEqual(read(self.path(2, "large")), large)
+        for host in (1, 3):
+            self.lab.lab("start", host)
+
+    def stored_by_all(self):
+        stored = {self.lab.status(host)["disk"]["block_bytes"] for host in self.lab.each()}
+        return stored.pop() if len(stored) == 1 and min(stored) > 8 << 20 else None
+
+    def log(self):
+        return read(self.lab.state("host2", "kinfsd.log")).decode()
 
 
 if __name__ == "__main__":

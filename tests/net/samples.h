@@ -83,6 +83,7 @@ inline std::vector<Message> sample_messages() {
   announced.client_key = Bytes(32, '\x11');
   std::vector<Body> bodies{
       Ping{},
+      Ping{announced},
       Pong{},
       Pong{true},
       Gossip{{member, announced}, true},
@@ -166,14 +167,12 @@ struct Dump {
     return all(v.volume, v.file_id, std::to_string(v.span), Bytes(view_of(v.hash)));
   }
   std::string operator()(const Digest256& v) const { return to_hex(view_of(v)); }
-  std::string operator()(const BlockSet& v) const {
-    return all(v.volume, v.file_id, std::to_string(v.span), v.hashes);
-  }
+  std::string operator()(const BlockSet& v) const { return all(v.volume, v.file_id, std::to_string(v.span), v.hashes); }
   std::string operator()(const RowPut& v) const { return all(v.sort_key, v.base, v.add); }
   std::string operator()(const PutRowResult& v) const { return all(encode_context(v.context), v.live, v.added); }
   std::string operator()(const Member& v) const {
-    return all(v.node, v.name, v.address, v.public_key, std::to_string(v.weight), v.zone,
-               std::to_string(v.incarnation), v.client_key);
+    return all(v.node, v.name, v.address, v.public_key, std::to_string(v.weight), v.zone, std::to_string(v.incarnation),
+               v.client_key);
   }
   std::string operator()(const RowKey& v) const { return all(v.volume, v.partition_key, v.sort_key); }
 
@@ -202,7 +201,7 @@ struct Dump {
   std::string operator()(const SyncBlocksRequest& v) const { return all(v.blocks); }
   std::string operator()(const BlocksSynced& v) const { return all(v.all); }
 
-  std::string operator()(const Ping&) const { return "ping"; }
+  std::string operator()(const Ping& v) const { return v.from ? all(*v.from) : "ping"; }
   std::string operator()(const Pong& v) const { return v.full ? "pong, full" : "pong"; }
   std::string operator()(const Gossip& v) const { return all(v.members, v.reply); }
   std::string operator()(const ReadRow& v) const { return all(v.key); }

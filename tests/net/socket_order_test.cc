@@ -43,6 +43,29 @@ TEST(SocketClientOrder, LaterPutsOfARowWaitTheirTurn) {
   ASSERT_TRUE(ready(third));
 }
 
+// Else a later put on that row would say that it knows of it, and a retry of it be taken for one that was done.
+TEST(SocketClientOrder, WhatTheClientRefusesItselfIsNotVouchedFor) {
+  TempDir dir;
+  FakeDaemon daemon(dir / "s");
+  TestClient t(dir / "s");
+  const auto put = [&](Bytes value) {
+    Version version;
+    version.event = t.client->next_event();
+    version.value = std::move(value);
+    const auto event = version.event;
+    return std::pair{event, t.start(t.client->put(kVolumeKv, "p", {RowPut{"a", {}, {std::move(version)}, {}}}, {}))};
+  };
+  auto [refused, too_large] = put(Bytes(64 << 20, 'v'));
+  EXPECT_EQ(too_large.get().error().code, Errc::kTooLarge);
+  auto [next, sent] = put("v");
+  ASSERT_TRUE(daemon.wait_for_open(1));
+  const auto previous =
+      daemon.thread.call([&] { return std::get<PutRequest>(daemon.open[0].request).rows[0].previous; });
+  EXPECT_EQ(previous, (std::vector<std::uint64_t>{refused.sequence}));
+  daemon.answer(0, PutResult{});
+  ASSERT_TRUE(ready(sent));
+}
+
 TEST(SocketClientOrder, ManyPutsOverManyRowsAllEnd) {
   TempDir dir;
   std::mt19937_64 random(7);

@@ -267,7 +267,7 @@ void World::crash(std::size_t host, bool power_cut) {
   h.paused = false;
   if (power_cut) {
     ++faults.power_cuts;
-    ++h.machine_boots;
+    ++h.losses;
     const auto unsynced = h.store->unsynced();
     const auto keep = static_cast<std::size_t>(between(0, static_cast<std::int64_t>(unsynced)));
     h.store->crash_keeping(keep);
@@ -316,7 +316,7 @@ cluster::NodeConfig World::config_of(std::size_t host) const {
   cluster::NodeConfig config;
   config.self = node_id(host);
   config.cluster_id = kClusterId;
-  config.machine_boot = fmt::format("boot {}", h.machine_boots);
+  config.run = config.last_run = fmt::format("nothing was lost since {}", h.losses);
   config.members = members_;
   if (options_.joins) {
     config.members_grow = true;
@@ -373,7 +373,7 @@ void World::replace_disk(std::size_t host, std::unique_ptr<MemStore> disk) {
   crash(host, false);
   auto& h = hosts_[host];
   h.store = std::move(disk);
-  ++h.machine_boots;  // who restores a disk starts the machine anew
+  ++h.losses;
   if (observer_ != nullptr) observer_->lost_disk(host);
 }
 
@@ -451,7 +451,7 @@ std::string rows_of(const std::vector<std::pair<Bytes, Row>>& rows) {
 }
 
 struct Describe {
-  std::string operator()(const cluster::Ping&) const { return "ping"; }
+  std::string operator()(const cluster::Ping& p) const { return p.from ? "ping, and who it is" : "ping"; }
   std::string operator()(const cluster::Pong&) const { return "pong"; }
   std::string operator()(const cluster::Gossip& g) const { return g.reply ? "gossip back" : "gossip"; }
   std::string operator()(const cluster::ReadRow& r) const {

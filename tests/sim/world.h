@@ -27,13 +27,13 @@ struct WorldOptions {
   std::size_t hosts = 3;
   cluster::Quorum quorum;
   PlantedBug bug = PlantedBug::kNone;
-  double loss = 0;              // of each message
-  double repeat = 0;            // of each message, delivered once more
-  double late = 0;              // of each message, by up to 2 s
-  double crash_in_effects = 0;  // between any two effects
-  bool disk_faults = false;     // disks are emptied, and restored from backups
+  double loss = 0;                        // of each message
+  double repeat = 0;                      // of each message, delivered once more
+  double late = 0;                        // of each message, by up to 2 s
+  double crash_in_effects = 0;            // between any two effects
+  bool disk_faults = false;               // disks are emptied, and restored from backups
   std::uint32_t compare_interval_ms = 0;  // of anti-entropy; 0: none
-  bool joins = false;           // host1 is alone at first, the others join; all are owners then
+  bool joins = false;                     // host1 is alone at first, the others join; all are owners then
   bool trace = false;
 };
 
@@ -133,8 +133,8 @@ class World {
     std::unique_ptr<MemStore> store = std::make_unique<MemStore>();
     std::unique_ptr<MemStore> backup;
     std::unique_ptr<cluster::Node> node;
-    std::uint64_t epoch = 0;  // of what was started: events of a former life are dropped
-    std::uint64_t machine_boots = 1;
+    std::uint64_t epoch = 0;   // of what was started: events of a former life are dropped
+    std::uint64_t losses = 0;  // of tails and disks; the node is told of them
     bool joined = true;
     std::int64_t joined_us = -1'000'000'000;
     std::vector<Member> told;  // the members, when it joined

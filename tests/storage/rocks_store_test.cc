@@ -373,6 +373,40 @@ TEST(RocksStore, WhatAPowerCutTookIsMissedAlsoWhereOthersWereWrittenSince) {
   EXPECT_EQ(store->has_block(block_key(block_bytes(3))), true);
 }
 
+TEST(RocksStore, BlocksThatAPowerCutTookAreForgottenAtTheStart) {
+  const TempDirectory tmp;
+  const std::string path = tmp / "data";
+  auto store = open_rocks(path);
+  const auto put = [&](std::uint64_t i) {
+    ASSERT_TRUE(store->put_block(block_key(block_bytes(i)), share(block_bytes(i))).has_value());
+  };
+  const auto items = [&] {
+    std::size_t n = 0;
+    for (std::uint32_t p = 0; p < kPartitions; ++p) {
+      n += store->items(ItemKind::kBlock, static_cast<std::uint16_t>(p), {}, 100)->items.size();
+    }
+    return n;
+  };
+  for (std::uint64_t i = 1; i <= 3; ++i) put(i);
+  ASSERT_TRUE(store->sync().has_value());
+  for (std::uint64_t i = 4; i <= 6; ++i) put(i);
+  const auto written = store->written();
+  store.reset();
+  const std::string segment = path + "/blocks/0000000001.blocks";
+  stdfs::resize_file(segment, stdfs::file_size(segment) - block_bytes(6).size() - 1);  // the last two
+  store = open_rocks(path);
+  EXPECT_EQ(store->written(), written);
+  EXPECT_EQ(items(), 6u);
+  EXPECT_EQ(store->forget_lost_blocks(), 2u);
+  EXPECT_GT(store->written(), written);
+  EXPECT_EQ(items(), 4u);
+  EXPECT_EQ(store->get_block(block_key(block_bytes(5))).error().code, Errc::kNotFound);
+  EXPECT_TRUE(store->get_block(block_key(block_bytes(4))).has_value());
+  put(5);
+  EXPECT_EQ(store->forget_lost_blocks(), 0u);
+  EXPECT_TRUE(store->get_block(block_key(block_bytes(5))).has_value());
+}
+
 // --- A full disk: children with a small file system in a mount namespace of their own, which goes with them ---
 
 /// What the child says, after nothing of its disk is left here.
