@@ -81,11 +81,12 @@ int main_of(int argc, char** argv) {
   const bool named = !config_file.empty();
   const std::string file = named ? config_file : kDefaultConfigFile;
   auto config = load_config(file);
-  if (!config && config.error().code == Errc::kNotFound && !named) config = default_config();
+  const bool absent = !config && config.error().code == Errc::kNotFound && !named;
+  if (absent) config = default_config();
   if (!config) return complain(config.error(), kExitUsage);
   if (check) {
-    fmt::print("{}: good; host {}, cluster {} of {}\n", file, config->name, config->cluster_id,
-               config->members.empty() ? 1 : config->members.size());
+    fmt::print("{}: {}; host {}, cluster {} of {}\n", file, absent ? "not there, so defaults hold" : "good",
+               config->name, config->cluster_id, config->members.empty() ? 1 : config->members.size());
     return kExitDone;
   }
   return serve(std::move(*config));

@@ -56,7 +56,7 @@ constexpr const char* kUsageText =
     "usage: mount.kinfs VOLUME DIRECTORY [-o OPTION,...] [-f]\n"
     "  socket=PATH   of kinfsd (/run/kinfs/kinfsd.sock)\n"
     "  host=NAME     by which siblings name this host (the host's name)\n"
-    "  client=HEX    identity of this mount, 16 hexadecimal digits (a new one at each start)\n"
+    "  client=HEX    identity of this mount, up to 16 hexadecimal digits (a new one at each start)\n"
     "  pidfile=FILE  gets the number of the process that serves\n"
     "  log=FILE      (with -f: standard error)\n"
     "  fuse_debug    log every request of the kernel\n"
@@ -110,7 +110,7 @@ std::optional<Refusal> take_option(const std::string& word, Options& out) {
     const auto* end = value.data() + value.size();
     const auto parsed = std::from_chars(value.data(), end, client, 16);
     if (!has_value || parsed.ec != std::errc() || parsed.ptr != end) {
-      return Refusal{kUsage, fmt::format("client={}: 16 hexadecimal digits are expected", value)};
+      return Refusal{kUsage, fmt::format("client={}: up to 16 hexadecimal digits are expected", value)};
     }
     out.client = client;
     return std::nullopt;
@@ -125,13 +125,15 @@ std::optional<Refusal> take_option(const std::string& word, Options& out) {
     return std::nullopt;
   }
   if (name == "remount") {
-    return Refusal{kRefused, "a mount keeps the options that it was mounted with; to change them unmount it (umount), "
-                             "then mount it anew"};
+    return Refusal{kRefused,
+                   "a mount keeps the options that it was mounted with; to change them unmount it (umount), "
+                   "then mount it anew"};
   }
   // For mount(8) and systemd alone, or of no effect here.
-  if (one_of(name, {"defaults", "_netdev", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail",
-                    "relatime", "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "diratime",
-                    "nodiratime", "silent", "loud", "nomand", "comment", "uhelper", "default_permissions",
+  if (one_of(name, {"defaults",    "_netdev",       "auto",     "noauto",     "user",     "nouser",
+                    "users",       "owner",         "group",    "nofail",     "relatime", "norelatime",
+                    "strictatime", "nostrictatime", "lazytime", "nolazytime", "diratime", "nodiratime",
+                    "silent",      "loud",          "nomand",   "comment",    "uhelper",  "default_permissions",
                     "allow_other"}) ||
       name.starts_with("x-") || name.starts_with("X-")) {
     return std::nullopt;
@@ -215,13 +217,13 @@ std::optional<Refusal> check_directory(Options& options) {
   directory = std::filesystem::canonical(path, error).string();
   if (error) return Refusal{kRefused, fmt::format("cannot mount at {}: {}", path, error.message())};
   if (is_mount_point(directory)) {
-    return Refusal{kRefused, fmt::format("{} is a mount point already; unmount it first (umount {})", directory,
-                                         directory)};
+    return Refusal{kRefused,
+                   fmt::format("{} is a mount point already; unmount it first (umount {})", directory, directory)};
   }
   if (awaits_mount(directory)) return std::nullopt;
   if (!std::filesystem::is_empty(directory, error) || error) {
-    return Refusal{kRefused, fmt::format("{} is not empty: mounting would hide what is in it; use an empty directory",
-                                         directory)};
+    return Refusal{
+        kRefused, fmt::format("{} is not empty: mounting would hide what is in it; use an empty directory", directory)};
   }
   return std::nullopt;
 }
@@ -346,7 +348,8 @@ std::optional<Refusal> begin(const Options& options, Mount& mount) {
   if (!client) {
     if (client.error().code == Errc::kInvalid) return Refusal{kRefused, client.error().text};
     return Refusal{kUnreachable, fmt::format("{}; start it (kinfsd --config FILE), or name "
-                                             "its socket with -o socket=PATH", client.error().text)};
+                                             "its socket with -o socket=PATH",
+                                             client.error().text)};
   }
   mount.client = std::move(*client);
   mount.filesystem = std::make_unique<Filesystem>(*mount.client, mount.env, kVolumeHome);

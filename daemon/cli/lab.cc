@@ -203,6 +203,7 @@ bool is_utf8(const std::string& s) {
 }  // namespace
 
 int lab_up(const std::string& word, int nodes) {
+  if (word.empty()) return give_up({Errc::kInvalid, "a lab's folder has a name: kinfs lab up DIR"});
   const auto directory = absolute_path(word);
   if (!is_utf8(directory)) return give_up({Errc::kRefused, "a lab's folder must have a name in UTF-8"});
   catch_interrupts();

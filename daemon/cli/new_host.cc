@@ -64,6 +64,20 @@ Result<void> may_write_in(const std::string& folder) {
                                           folder, std::strerror(errno)));
 }
 
+/// kInvalid when its host is a name that means nothing here: it would be handed out with every invitation.
+Result<void> check_known(const std::string& address) {
+  auto host = parse_address(address)->first;
+  if (host.starts_with('[')) host = host.substr(1, host.size() - 2);
+  addrinfo* found = nullptr;
+  const int error = ::getaddrinfo(host.c_str(), nullptr, nullptr, &found);
+  if (error == 0) ::freeaddrinfo(found);
+  if (error != EAI_NONAME) return {};  // whoever is offline may go on
+  return fail(Errc::kInvalid,
+              fmt::format("{}: no host is called {}; say with --address under which name or address the "
+                          "other hosts reach this one",
+                          address, printable(host)));
+}
+
 std::string parent_of(const std::string& file) { return std::filesystem::path(file).parent_path().string(); }
 
 }  // namespace
@@ -83,10 +97,13 @@ Result<NewHost> NewHost::look(const SetUpOptions& options) {
     host.config_ = std::move(*config);
   }
   if (host.config_.by_invitation) {
-    return fail(Errc::kExists, fmt::format("this host belongs to cluster {} already ({}); start its daemon with {}",
-                                           host.config_.cluster_id, host.file_,
-                                           host.under_systemd() ? "systemctl start kinfsd"
-                                                                : fmt::format("kinfsd --config {}", host.file_)));
+    return fail(
+        Errc::kExists,
+        fmt::format("this host belongs to cluster {} already, by {}; `kinfs status` shows whether "
+                    "its daemon runs, {} starts it. An address that was wrong is corrected "
+                    "there, as cluster.address, and holds after a restart of the daemon",
+                    host.config_.cluster_id, host.file_,
+                    host.under_systemd() ? "systemctl start kinfsd" : fmt::format("kinfsd --config {}", host.file_)));
   }
   for (const char* section : {"[cluster", "[[cluster", "[quorum", "cluster.", "quorum."}) {
     if (("\n" + host.text_).find(fmt::format("\n{}", section)) == std::string::npos) continue;
@@ -156,6 +173,7 @@ Result<void> NewHost::plan(const std::string& cluster_id, std::uint32_t copies, 
   auto address = find_address(towards);
   if (!address) return pass(std::move(address));
   if (auto good = check_dialled(*address); !good) return good;
+  if (auto known = check_known(*address); !known) return known;
   part_ = {cluster_id, copies, *address, {}};
   auto config = planned();
   if (!config) return pass(std::move(config));

@@ -54,7 +54,10 @@ Result<cluster::Admitted> ask(const cluster::Invitation& invitation, const Membe
     auto admitted = guest->ask(member, kAdmitMs);
     const bool busy = !admitted && admitted.error().code == Errc::kBusy;
     if (!busy || cluster::EventLoop::mono_ms() > deadline) return admitted;
-    if (first) complain(fmt::format("waiting: {}", admitted.error().text));
+    if (first) {
+      const auto& why = admitted.error().text;  // ends with what a person would do, and is being done
+      complain(fmt::format("waiting: {}", why.substr(0, why.find("; try again"))));
+    }
     detail::pause_ms(kBusyPauseMs);
   }
 }
