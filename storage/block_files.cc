@@ -240,6 +240,19 @@ bool BlockFiles::in_doubt(const BlockLocation& at) const {
   return at.segment >= doubt_from_ && at.segment < first_own_;
 }
 
+void BlockFiles::doubt_cache() {
+  std::vector<std::uint32_t> segments;
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto it = sizes_.lower_bound(doubt_from_); it != sizes_.end() && it->first < first_own_; ++it) {
+      segments.push_back(it->first);
+    }
+  }
+  for (const auto segment : segments) {
+    if (auto file = file_of(segment)) (void)::posix_fadvise((*file)->fd(), 0, 0, POSIX_FADV_DONTNEED);
+  }
+}
+
 Result<SharedBytes> BlockFiles::read(const BlockLocation& at, const Digest256& hash) const {
   auto file = file_of(at.segment);
   if (!file) return pass(std::move(file));

@@ -49,6 +49,9 @@ class BlockFiles {
   /// Whether a power cut before open() may have taken the bytes there: they were appended by an earlier process, and
   /// nothing says that they were synced.
   bool in_doubt(const BlockLocation& at) const;
+  /// Bytes in doubt are read from the disk from now on: after a failed fsync the kernel may show what it could not
+  /// write, and call it clean.
+  void doubt_cache();
   /// Everything appended before the call, by this process or another, is on the disk when it returns. After one failure
   /// it fails for good: the kernel may have dropped what it could not write, and would report the next fdatasync as
   /// done.

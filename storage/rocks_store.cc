@@ -648,6 +648,7 @@ Result<void> Rocks::sync() {
 }
 
 Result<std::uint64_t> Rocks::forget_lost_blocks() {
+  blocks_->doubt_cache();
   const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions(), families_[kBlocks]));
   rocksdb::WriteBatch lost;
   std::uint64_t count = 0;

@@ -2,6 +2,7 @@
 // changed, a disk that is full.
 #include "storage/rocks_store.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
@@ -34,6 +35,19 @@ extern "C" int fdatasync(int fd) {
     }
   }
   return static_cast<int>(::syscall(SYS_fdatasync, fd));
+}
+
+/// The same for the cache of a file, given up.
+extern "C" int posix_fadvise(int fd, off_t offset, off_t length, int advice) {
+  {
+    const std::lock_guard lock(sync_mutex);
+    std::error_code ignored;
+    if (synced_files != nullptr && advice == POSIX_FADV_DONTNEED) {
+      synced_files->push_back("not cached: " +
+                              std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(fd), ignored).string());
+    }
+  }
+  return ::syscall(SYS_fadvise64, fd, offset, length, advice) == 0 ? 0 : errno;
 }
 
 namespace kinfs::test {
@@ -397,7 +411,11 @@ TEST(RocksStore, BlocksThatAPowerCutTookAreForgottenAtTheStart) {
   store = open_rocks(path);
   EXPECT_EQ(store->written(), written);
   EXPECT_EQ(items(), 6u);
-  EXPECT_EQ(store->forget_lost_blocks(), 2u);
+  {
+    const SyncWatch watch;
+    EXPECT_EQ(store->forget_lost_blocks(), 2u);
+    EXPECT_EQ(watch.count("not cached: " + segment), 1u);
+  }
   EXPECT_GT(store->written(), written);
   EXPECT_EQ(items(), 4u);
   EXPECT_EQ(store->get_block(block_key(block_bytes(5))).error().code, Errc::kNotFound);
