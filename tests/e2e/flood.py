@@ -56,9 +56,12 @@ class Served(threading.Thread):
                 self.longest = max(self.longest, (time.monotonic() - began, step.__name__))
                 self.count += 1
 
-    def stop(self):
+    def end(self):
         self.stopping.set()
         self.join()
+
+    def stop(self):
+        self.end()
         if self.failed is not None:
             raise AssertionError("others were not served") from self.failed
         print(f"  others: {self.count} calls, the longest {self.longest[0]:.2f} s ({self.longest[1]})")
@@ -107,7 +110,12 @@ class Flooded(LabTest):
             put = self.on(host, "put", "other", stdin=b"%d" % number)
             self.assertEqual(put.returncode, 0, put.stderr)
             self.assertEqual(self.on(host, "get", "other").stdout, b"%d" % number)
-        return Served(file_of_the_mount, put_and_get)
+        return self.served(file_of_the_mount, put_and_get)
+
+    def served(self, *steps):
+        served = Served(*steps)
+        self.addCleanup(served.end)  # a test that fails must not go on beside the next
+        return served
 
     def bounded(self, memory):
         peaks = memory.stop()
