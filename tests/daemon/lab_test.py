@@ -46,6 +46,9 @@ class LabTest(DaemonTest):
         self.assertEqual(mounted_below(root), [])
         self.assertEqual(state_of(root), "")
 
+    def test_a_lab_has_a_name(self):
+        self.says(run(program("kinfs"), "lab", "up", ""), REFUSED, "kinfs lab up DIR")
+
     def test_up_and_down_leave_nothing(self):
         text = self.lab("up", "--nodes", 2, words=["host1", "host2", self.path(1), "kinfs lab down"])
         self.assertNotIn("host3", text)

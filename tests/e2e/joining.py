@@ -148,7 +148,9 @@ class OneHost(Joining):
         host = self.hosts[1]
         for options, words in ((["--name", "two words"], ["two words", "--name"]),
                                (["--address", "alma:port"], ["no address"]),
-                               (["--address", "0.0.0.0"], ["all addresses"])):
+                               (["--address", "0.0.0.0"], ["all addresses"]),
+                               # Too long for a name: that needs no name server to be known.
+                               (["--address", "a" * 64 + ".example"], ["no host is called", "--address"])):
             self.says(host.run("kinfs", "init", *options), REFUSED, *words)
             self.assertEqual(os.listdir(host.path("/etc/kinfs")), [])
             self.assertEqual(os.listdir(host.path("/var/lib/kinfs")), [])
