@@ -19,7 +19,7 @@ namespace kinfs::cluster {
 
 class DotSource {
  public:
-  static constexpr std::uint64_t kBlock = 4096;
+  static constexpr std::uint64_t kBlock = 1 << 16;  // a burst does not outrun the fsync that reserves the next
   static constexpr std::int64_t kClockAheadMs = 60'000;
   /// The least counter of a start at this time: no node makes a thousand dots a millisecond for long.
   static std::uint64_t least_at(std::int64_t wall_ms) {
