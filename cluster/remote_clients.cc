@@ -12,6 +12,9 @@ namespace kinfs::cluster {
 namespace {
 constexpr std::size_t kShareOfAHost = 4;  // of all connections, one host's clients get one in so many
 constexpr std::size_t kConnectionsWorth = 4;  // of what one connection may take, all of one host may
+constexpr std::size_t kWithRefusals = 2;      // as many bytes of answers may wait, when what is over is refusals alone
+const Error kTooMuchUnderWay{Errc::kBusy, "too much of this client is under way; try again in a moment"};
+const Error kTooMuchToDo{Errc::kBusy, "this host has too much to do; try again in a moment"};
 }  // namespace
 
 RemoteClients::RemoteClients(std::string where, UnixServer::OnRequest on_request, std::function<Hlc()> hlc,
@@ -78,7 +81,12 @@ void RemoteClients::receive(ByteView route, NodeId host, ByteView header, Shared
   auto* c = connection_of(route, host);
   if (c == nullptr) return turn_away(route, host, header, std::move(payload));
   c->heard_ms = EventLoop::mono_ms();
-  if (!c->muted) take(by_route_.at(c->route), *c, header, std::move(payload));
+  if (c->muted) return;
+  const auto number = by_route_.at(c->route);
+  take(number, *c, header, std::move(payload));
+  // Not only when the turn ends: ZeroMQ takes few answers at a time, and sends these while the next request is read.
+  const auto still = connections_.find(number);
+  if (still != connections_.end() && !flush(still->second)) erase(number);
 }
 
 void RemoteClients::take(std::uint64_t number, Connection& c, ByteView header, SharedBytes payload) {
@@ -89,20 +97,21 @@ void RemoteClients::take(std::uint64_t number, Connection& c, ByteView header, S
   }
   auto& request = received->value;
   const auto of_host = use_of(c.host);
-  if (c.bytes_waiting >= limits_.answer_bytes_waiting ||
+  if (c.bytes_waiting >= kWithRefusals * limits_.answer_bytes_waiting ||
       of_host.answer_bytes >= kConnectionsWorth * limits_.answer_bytes_waiting) {
     ++counters_.turned_away;
     return;
   }
-  if (c.under_way.size() >= limits_.requests_under_way || c.bytes_under_way >= limits_.request_bytes_under_way ||
+  if (c.under_way.size() + c.answers_waiting >= limits_.requests_under_way ||
+      c.bytes_under_way >= limits_.request_bytes_under_way || c.bytes_waiting >= limits_.answer_bytes_waiting ||
       of_host.requests >= kConnectionsWorth * limits_.requests_under_way ||
       of_host.request_bytes >= kConnectionsWorth * limits_.request_bytes_under_way) {
     ++counters_.turned_away;
-    return send(c, request.id, Error{Errc::kBusy, "too much of this client is under way; try again in a moment"});
+    return send(c, {request.id, &kTooMuchUnderWay, nullptr, nullptr});
   }
   if (!(c.under_way.empty() && c.waiting.empty()) && is_crowded()) {
     ++counters_.held_back;
-    return send(c, request.id, Error{Errc::kBusy, "this host has too much to do; try again in a moment"});
+    return send(c, {request.id, &kTooMuchToDo, nullptr, nullptr});
   }
   if (!c.under_way.emplace(request.id, bytes).second) {
     return mute(c, fmt::format("it has two requests with the id {} under way", request.id));
@@ -134,7 +143,7 @@ void RemoteClients::reply(std::uint64_t connection, std::uint64_t id, Answer ans
   c.bytes_under_way -= request->second;
   c.under_way.erase(request);
   ++counters_.answers;
-  send(c, id, std::move(answer));
+  send(c, answer_of(id, std::move(answer)));
   if (flush(c)) return;
   erase(connection);
 }
@@ -142,7 +151,7 @@ void RemoteClients::reply(std::uint64_t connection, std::uint64_t id, Answer ans
 void RemoteClients::hang_up(std::uint64_t connection) {
   const auto found = connections_.find(connection);
   if (found == connections_.end() || std::exchange(found->second.muted, true)) return;
-  send(found->second, ClientFrame::kFarewell, Error{Errc::kUnavailable, "this kinfsd is stopping"});
+  send(found->second, answer_of(ClientFrame::kFarewell, Error{Errc::kUnavailable, "this kinfsd is stopping"}));
   if (!flush(found->second)) erase(connection);
 }
 
@@ -154,24 +163,32 @@ RemoteClients::Waiting RemoteClients::answer_of(std::uint64_t id, Answer answer)
                                                            encoded.header.size(), kMaxHeaderBytes)}};
     encoded = encode(frame);
   }
-  return {share(std::move(encoded.header)), std::move(encoded.payload)};
+  return {id, nullptr, share(std::move(encoded.header)), std::move(encoded.payload)};
 }
 
-void RemoteClients::send(Connection& c, std::uint64_t id, Answer answer) {
-  c.waiting.push_back(answer_of(id, std::move(answer)));
+void RemoteClients::send(Connection& c, Waiting answer) {
+  c.waiting.push_back(std::move(answer));
   c.bytes_waiting += c.waiting.back().size();
   all_waiting_ += c.waiting.back().size();
+  c.answers_waiting += c.waiting.back().refusal == nullptr;
   waiting_.insert(by_route_.at(c.route));
+}
+
+ZmqSocket::Sent RemoteClients::write_first(const Connection& c) const {
+  const auto& first = c.waiting.front();
+  const auto encoded = first.refusal != nullptr ? answer_of(first.id, *first.refusal) : first;
+  return write_(c.route, *encoded.header, encode_hop({boot_, mono_us(), 0}), encoded.payload);
 }
 
 bool RemoteClients::flush(Connection& c) {
   while (!c.waiting.empty()) {
     const auto& item = c.waiting.front();
-    const auto sent = write_(c.route, *item.header, encode_hop({boot_, mono_us(), 0}), item.payload);
+    const auto sent = write_first(c);
     if (sent == ZmqSocket::Sent::kGone) return false;
     if (sent == ZmqSocket::Sent::kFull) return true;
     c.bytes_waiting -= item.size();
     all_waiting_ -= item.size();
+    c.answers_waiting -= item.refusal == nullptr;
     c.waiting.pop_front();
   }
   waiting_.erase(by_route_.at(c.route));

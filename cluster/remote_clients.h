@@ -3,12 +3,12 @@
 //
 // Invariants: what one connection does hurts no other. A connection that sends what is no request is not listened to
 // again. ZeroMQ cannot stop reading from one connection: so a request that is over the limits of its connection is
-// refused at once (our own clients keep below them), and what is sent by one that leaves its answers unread is
-// dropped; a connection's memory is bounded by UnixServerLimits, as it is for clients of this host, and that of all
-// clients of one host by a few times as much. While the daemon as a whole has much to do, a connection gets one request
-// after the other, as there, and what it sends beyond that is refused; our own clients send it again a little later.
-// Nor does ZeroMQ tell when a connection ends: where there is no place for a new one, the one that has been silent for
-// longest and waits for nothing is forgotten. If it is there after all, its next request makes it anew.
+// refused at once (our own clients keep below them), and what is sent by one that leaves its answers and many refusals
+// unread is dropped; a connection's memory is bounded by UnixServerLimits, as it is for clients of this host, and that
+// of all clients of one host by a few times as much. While the daemon as a whole has much to do, a connection gets one
+// request after the other, as there, and what it sends beyond that is refused; our own clients send it again a little
+// later. Nor does ZeroMQ tell when a connection ends: where there is no place for a new one, the one that has been
+// silent for longest and waits for nothing is forgotten. If it is there after all, its next request makes it anew.
 //
 // Threading: all on the loop's thread.
 #pragma once
@@ -73,10 +73,17 @@ class RemoteClients {
   static constexpr std::int64_t kForgetMs = 60'000;  // over the patience of any client
 
  private:
+  /// An answer. One who asks for too much is told so each time, faster than answers go: so a refusal is encoded when
+  /// it goes, and takes next to no room until then.
   struct Waiting {
+    std::uint64_t id = 0;
+    const Error* refusal = nullptr;  // static; else:
     SharedBytes header;
     SharedBytes payload;
-    std::size_t size() const { return kBytesPerItem + header->size() + (payload ? payload->size() : 0); }
+    std::size_t size() const {
+      if (refusal != nullptr) return sizeof *this;
+      return kBytesPerItem + header->size() + (payload ? payload->size() : 0);
+    }
     static constexpr std::size_t kBytesPerItem = 256;  // what it takes to keep it
   };
   struct Connection {
@@ -87,6 +94,7 @@ class RemoteClients {
     std::size_t bytes_under_way = 0;
     std::deque<Waiting> waiting;
     std::size_t bytes_waiting = 0;
+    std::size_t answers_waiting = 0;  // without refusals
     std::int64_t heard_ms = 0;
     bool muted = false;
   };
@@ -104,8 +112,10 @@ class RemoteClients {
   }
   void take(std::uint64_t number, Connection& c, ByteView header, SharedBytes payload);
   void mute(Connection& c, std::string_view reason);
-  void send(Connection& c, std::uint64_t id, Answer answer);
+  void send(Connection& c, Waiting answer);
   Waiting answer_of(std::uint64_t id, Answer answer) const;
+  /// Sends the first that waits.
+  ZmqSocket::Sent write_first(const Connection& c) const;
   /// False: the connection is gone.
   bool flush(Connection& c);
   void erase(std::uint64_t number);

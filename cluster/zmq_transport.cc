@@ -94,7 +94,8 @@ struct ZmqTransport::Impl {
   LogPace liars;
   LogPace garbled;
   const std::uint64_t boot = std::random_device{}() | static_cast<std::uint64_t>(std::random_device{}()) << 32;
-  bool unread = false;                                         // a turn ended before the ROUTER was empty
+  bool unread = false;                                         // the ROUTER is to be read without being told
+  bool answered = false;                                       // in this turn, a visitor
   std::shared_ptr<bool> alive = std::make_shared<bool>(true);  // the loop's hooks outlive this
 
   Impl(EventLoop& l, TransportConfig c, std::function<void(Message)> f)
@@ -119,7 +120,8 @@ struct ZmqTransport::Impl {
   std::string user_of(const std::string& key) const;
   void answer_zap();
   void on_router();
-  void read_router();
+  /// False: there is more.
+  bool read_router();
   bool receive_one();
   void accept(ByteView header, SharedBytes payload, NodeId proven);
   std::optional<RemoteClients>& of(Visitor visitor) { return visitors[static_cast<std::size_t>(visitor)]; }
@@ -243,7 +245,7 @@ Result<void> ZmqTransport::Impl::watch() {
   const std::weak_ptr<bool> guard = alive;
   loop.before_wait([this, guard] {
     if (guard.expired() || !unread) return false;
-    read_router();
+    on_router();
     return unread;
   });
   loop.every(kPurgeMs, [this, guard] {
@@ -305,21 +307,25 @@ void ZmqTransport::Impl::answer_zap() {
 
 // --- Receiving ---
 
-/// Whoever sends on the ROUTER reads it afterwards: a send processes commands, and its descriptor says no more of them.
+/// Whoever sends on the ROUTER reads it afterwards, and the other way round: each processes commands, and the
+/// descriptor says no more of them. A send leaves them alone where some were processed less than a millisecond ago: so
+/// that there is place for an answer again is known once the ROUTER was read to its end.
 void ZmqTransport::Impl::on_router() {
-  for (auto& all : visitors) {
-    if (all) all->flush();
+  unread = false;
+  answered = false;
+  const bool all = read_router();
+  for (auto& all_of_a_kind : visitors) {
+    if (all_of_a_kind) all_of_a_kind->flush();
   }
-  read_router();
+  unread = !all || answered || router.can_receive();
 }
 
-void ZmqTransport::Impl::read_router() {
-  unread = false;
+bool ZmqTransport::Impl::read_router() {
   const auto until_us = mono_us() + kTurnUs;
   for (int i = 0; i < kMessagesPerTurn && (i == 0 || mono_us() < until_us); ++i) {
-    if (!receive_one()) return;
+    if (!receive_one()) return true;
   }
-  unread = true;
+  return false;
 }
 
 bool ZmqTransport::Impl::receive_one() {
@@ -395,8 +401,10 @@ void ZmqTransport::Impl::serve(Visitor visitor, UnixServer::OnRequest on_request
                                UnixServerLimits limits) {
   of(visitor).emplace(config.listen, std::move(on_request), std::move(hlc), limits,
                       [this](ByteView route, ByteView header, const HopBytes& hop, const SharedBytes& payload) {
+                        const auto sent = router.send(route, header, {hop.data(), hop.size()}, payload);
                         unread = true;
-                        return router.send(route, header, {hop.data(), hop.size()}, payload);
+                        answered = answered || sent == ZmqSocket::Sent::kDone;
+                        return sent;
                       });
 }
 

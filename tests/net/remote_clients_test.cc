@@ -179,6 +179,61 @@ TEST(RemoteClients, WhatIsUnderWayIsBounded) {
   EXPECT_TRUE(daemon.wait_for_open(10));
 }
 
+/// More requests in one turn than answers go out in one.
+void each_is_answered(std::size_t requests_under_way, FakeDaemon::Handler handler, std::uint64_t most_done) {
+  const Identity a, b;
+  UnixServerLimits limits;
+  limits.requests_under_way = requests_under_way;
+  limits.answer_bytes_waiting = 4096;  // a few answers, or many refusals
+  FakeRemote daemon(b, {a.member, b.member}, std::move(handler), limits);
+  RawClient client(a.client_keys(), b.member);
+  ASSERT_TRUE(client.send(1, UsageRequest{}));
+  ASSERT_TRUE(daemon.node.thread.wait_until([&] { return daemon.asked == 1; }));
+  constexpr std::uint64_t kRequests = 60;
+  daemon.node.thread.call([&] {  // so that the daemon reads none of them before all are there
+    for (std::uint64_t id = 2; id <= kRequests; ++id) ASSERT_TRUE(client.send(id, UsageRequest{}));
+  });
+  std::uint64_t done = 0;
+  for (std::uint64_t id = most_done == 0 ? 2 : 1; id <= kRequests; ++id) {
+    const auto got = client.next();
+    ASSERT_TRUE(got) << id << ": " << daemon.counters().turned_away << " turned away";
+    EXPECT_EQ(got->id, id);
+    const auto& answer = std::get<Answer>(got->body);
+    if (const auto* error = std::get_if<Error>(&answer)) {
+      EXPECT_EQ(error->code, Errc::kBusy);
+    } else {
+      ++done;
+    }
+  }
+  EXPECT_LE(done, most_done);
+}
+
+TEST(RemoteClients, EachIsAnsweredAlsoWhenThereAreMoreRefusalsThanAnswersGo) { each_is_answered(1, {}, 0); }
+
+TEST(RemoteClients, EachIsAnsweredAlsoWhenAnswersWaitForTheirTurn) {
+  each_is_answered(
+      1024, [](const Request&) { return usage(); }, 60);
+}
+
+TEST(RemoteClients, AnswersThatWaitGoAsSoonAsThereIsPlace) {
+  const Identity a, b;
+  constexpr std::size_t kRequests = 10'000;
+  UnixServerLimits limits;
+  limits.requests_under_way = kRequests;
+  FakeRemote daemon(b, {a.member, b.member}, {}, limits);
+  RawClient client(a.client_keys(), b.member);
+  for (std::uint64_t id = 1; id <= kRequests; ++id) ASSERT_TRUE(client.send(id, UsageRequest{}));
+  ASSERT_TRUE(daemon.wait_for_open(kRequests));
+  const auto began = EventLoop::mono_ms();
+  daemon.node.thread.call([&] {
+    for (const auto& request : daemon.open) {
+      daemon.node.transport->reply(Visitor::kClient, request.connection, request.id, usage());
+    }
+  });
+  for (std::uint64_t id = 1; id <= kRequests; ++id) ASSERT_EQ(client.next().value().id, id);
+  EXPECT_LT(elapsed_ms(began), stretched(400));  // and not when a timer looks whether there is
+}
+
 TEST(RemoteClients, AClientThatDoesNotReadHoldsNoMoreThanItsLimit) {
   const Identity a, b;
   UnixServerLimits limits;
