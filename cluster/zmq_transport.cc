@@ -311,13 +311,14 @@ void ZmqTransport::Impl::answer_zap() {
 /// descriptor says no more of them. A send leaves them alone where some were processed less than a millisecond ago: so
 /// that there is place for an answer again is known once the ROUTER was read to its end.
 void ZmqTransport::Impl::on_router() {
-  unread = false;
   answered = false;
   const bool all = read_router();
+  unread = false;
   for (auto& all_of_a_kind : visitors) {
     if (all_of_a_kind) all_of_a_kind->flush();
   }
-  unread = !all || answered || router.can_receive();
+  const bool sent_last = unread;  // to no avail, unless it answered
+  unread = !all || answered || (sent_last && router.can_receive());
 }
 
 bool ZmqTransport::Impl::read_router() {

@@ -180,7 +180,7 @@ TEST(RemoteClients, WhatIsUnderWayIsBounded) {
 }
 
 /// More requests in one turn than answers go out in one.
-void each_is_answered(std::size_t requests_under_way, FakeDaemon::Handler handler, std::uint64_t most_done) {
+void each_is_answered(std::size_t requests_under_way, FakeDaemon::Handler handler, bool some_are_done) {
   const Identity a, b;
   UnixServerLimits limits;
   limits.requests_under_way = requests_under_way;
@@ -194,7 +194,7 @@ void each_is_answered(std::size_t requests_under_way, FakeDaemon::Handler handle
     for (std::uint64_t id = 2; id <= kRequests; ++id) ASSERT_TRUE(client.send(id, UsageRequest{}));
   });
   std::uint64_t done = 0;
-  for (std::uint64_t id = most_done == 0 ? 2 : 1; id <= kRequests; ++id) {
+  for (std::uint64_t id = some_are_done ? 1 : 2; id <= kRequests; ++id) {
     const auto got = client.next();
     ASSERT_TRUE(got) << id << ": " << daemon.counters().turned_away << " turned away";
     EXPECT_EQ(got->id, id);
@@ -205,14 +205,14 @@ void each_is_answered(std::size_t requests_under_way, FakeDaemon::Handler handle
       ++done;
     }
   }
-  EXPECT_LE(done, most_done);
+  EXPECT_EQ(done > 0, some_are_done);
 }
 
-TEST(RemoteClients, EachIsAnsweredAlsoWhenThereAreMoreRefusalsThanAnswersGo) { each_is_answered(1, {}, 0); }
+TEST(RemoteClients, EachIsAnsweredAlsoWhenThereAreMoreRefusalsThanAnswersGo) { each_is_answered(1, {}, false); }
 
 TEST(RemoteClients, EachIsAnsweredAlsoWhenAnswersWaitForTheirTurn) {
   each_is_answered(
-      1024, [](const Request&) { return usage(); }, 60);
+      1024, [](const Request&) { return usage(); }, true);
 }
 
 TEST(RemoteClients, AnswersThatWaitGoAsSoonAsThereIsPlace) {
