@@ -21,6 +21,7 @@ constexpr std::size_t kBytesPerGift = 256 << 10;
 constexpr std::int64_t kAfterStartMs = 1000;
 constexpr std::int64_t kAfterReturnMs = 3000;  // hints go first, and may be all that there is
 constexpr std::int64_t kAgainMs = 5000;        // after a pass that left something over
+constexpr std::int64_t kSyncMs = 5000;         // a disk that has much to write; asked again after that
 constexpr std::size_t kPlaces = 2 * std::size_t{kPartitions};
 
 void add_to(Digest128& sum, const Digest128& digest) {
@@ -120,14 +121,53 @@ void AntiEntropy::came_back(NodeId node) {
 }
 
 void AntiEntropy::members_changed() {
-  all_have_ = false;
-  if (pass_) pass_->with_all = false;
   if (core_.config.compare_interval_ms == 0) return;
   next_periodic_ms_ = core_.now.mono_ms;
 }
 
-void AntiEntropy::leave_over(NodeId node) {
-  if (pass_) pass_->left_over.insert(node);
+bool AntiEntropy::give_all() {
+  const auto head = core_.placement.head().id();
+  if (given_ == head) return true;
+  if (to_give_ == head) return false;
+  to_give_ = head;
+  give_from_ms_ = core_.now.mono_ms;
+  abandon_pass();
+  return false;
+}
+
+double AntiEntropy::given() const {
+  if (given_ == core_.placement.head().id()) return 1;
+  if (!pass_ || !pass_->gives) return 0;
+  std::size_t left = kPlaces - pass_->next;
+  for (const auto& [node, peer] : peers_) left = std::max(left, peer.sums.size() + peer.differing.size());
+  return 1 - static_cast<double>(left) / static_cast<double>(kPlaces);
+}
+
+bool AntiEntropy::may_give() const {
+  if (!to_give_ || core_.now.mono_ms < give_from_ms_) return false;
+  const auto head = core_.placement.head().preference(0);
+  return std::all_of(head.begin(), head.end(), [&](NodeId node) { return core_.peers.healthy(node); });
+}
+
+bool AntiEntropy::joins() const {
+  const auto& base = core_.placement.history().base().roles;
+  return !base.contains(core_.config.self);
+}
+
+void AntiEntropy::abandon_pass() {
+  if (!pass_) return;
+  wanted_.merge(pass_->with);
+  started_ |= pass_->with_empty;
+  pass_.reset();
+  peers_.clear();
+  exchanges_.clear();
+}
+
+/// `lacks`: it may not have what it should be given.
+void AntiEntropy::leave_over(NodeId node, bool lacks) {
+  if (!pass_) return;
+  pass_->left_over.insert(node);
+  pass_->not_given |= lacks;
 }
 
 AntiEntropy::Peer* AntiEntropy::peer_of(NodeId node) {
@@ -136,11 +176,13 @@ AntiEntropy::Peer* AntiEntropy::peer_of(NodeId node) {
 }
 
 void AntiEntropy::tick() {
-  if (core_.config.compare_interval_ms == 0) return;
   const auto now_ms = core_.now.mono_ms;
   if (!pass_) {
-    const bool due = now_ms >= next_periodic_ms_;
-    if (!due && (wanted_.empty() || now_ms < next_pass_ms_)) return;
+    // A host that joins is given what it will own: it need not ask for it as well.
+    const bool asks = core_.config.compare_interval_ms != 0 && !joins();
+    const bool due = asks && now_ms >= next_periodic_ms_;
+    const bool wants = asks && !wanted_.empty() && now_ms >= next_pass_ms_;
+    if (!may_give() && !due && !wants) return;
     if (due) {
       for (const auto node : core_.peers.ids()) wanted_.insert(node);
       // Not all nodes at once, nor each at the same time of each hour.
@@ -157,12 +199,15 @@ void AntiEntropy::tick() {
   for (auto& [node, peer] : peers_) step(node, peer, all_sums);
   const bool ended =
       all_sums && std::all_of(peers_.begin(), peers_.end(), [](const auto& entry) { return entry.second.done(); });
-  if (ended) end_pass();
+  if (ended && sync_all()) end_pass();
 }
 
 void AntiEntropy::end_pass() {
   ++core_.counters.compare_passes;
-  all_have_ |= pass_->with_all && pass_->left_over.empty();
+  if (pass_->gives && pass_->gives == to_give_) {
+    if (!pass_->not_given) given_ = std::exchange(to_give_, std::nullopt);
+    give_from_ms_ = core_.now.mono_ms + kAgainMs;
+  }
   if (wanted_.empty() && !pass_->left_over.empty()) next_pass_ms_ = core_.now.mono_ms + kAgainMs;
   wanted_.merge(pass_->left_over);
   pass_.reset();
@@ -172,29 +217,61 @@ void AntiEntropy::end_pass() {
 
 void AntiEntropy::begin_pass() {
   pass_.emplace();
+  if (may_give()) {
+    pass_->gives = to_give_;
+    for (const auto node : core_.placement.head().preference(0)) {
+      if (node != core_.config.self) pass_->with.insert(node);
+    }
+    for (const auto node : pass_->with) peers_[node];
+    return;
+  }
   pass_->with_empty = std::exchange(started_, false);
   // Who cannot be reached now is back later, and wanted then.
   for (const auto node : std::exchange(wanted_, {})) {
     if (core_.peers.healthy(node)) pass_->with.insert(node);
   }
   for (const auto node : pass_->with) peers_[node];
-  pass_->with_all = pass_->with.size() == core_.peers.ids().size();
+}
+
+/// Each host begins elsewhere, so that a host which joins is not given one partition by all at once.
+AntiEntropy::Place AntiEntropy::next_place() const {
+  const auto& hosts = core_.placement.hosts();
+  const auto rank = static_cast<std::size_t>(std::distance(hosts.begin(), hosts.find(core_.config.self)));
+  const auto at = (pass_->next + rank * kPartitions / std::max<std::size_t>(1, hosts.size()) * 2) % kPlaces;
+  return {at % 2 == 0 ? ItemKind::kRow : ItemKind::kBlock, static_cast<std::uint16_t>(at / 2)};
+}
+
+void AntiEntropy::ask_to_sync(NodeId node, Peer& peer) {
+  if (peer.syncs != 0 && core_.now.mono_ms < peer.syncs_until_ms) return;
+  peer.syncs = core_.new_id();
+  peer.syncs_until_ms = core_.now.mono_ms + kSyncMs;
+  core_.send(peer.syncs, node, peer.syncs, core_.config.request_timeout_ms, SyncStore{});
+}
+
+/// What was given, or was there before, may still be lost there with a power cut. True once it cannot be.
+bool AntiEntropy::sync_all() {
+  if (!pass_->gives || pass_->not_given) return true;
+  bool all = true;
+  for (auto& [node, peer] : peers_) {
+    all &= peer.synced_in.has_value();
+    if (!peer.synced_in) ask_to_sync(node, peer);
+  }
+  return all || pass_->not_given;
 }
 
 /// Gathers the sums of the partitions, a few in each tick.
 void AntiEntropy::advance_pass() {
   auto& pass = *pass_;
   for (std::size_t looks = 0; pass.next < kPlaces && looks < kLooksPerTick; ++pass.next) {
-    const auto kind = pass.next % 2 == 0 ? ItemKind::kRow : ItemKind::kBlock;
-    const auto partition = static_cast<std::uint16_t>(pass.next / 2);
-    if (!core_.owns(partition)) continue;
+    const auto [kind, partition] = next_place();
+    if (!pass.gives && !core_.owns(partition)) continue;
     std::optional<PartitionSum> sum;
     if (const auto* known = sums_.find(kind, partition)) {
       sum = *known;
     } else {
       const auto looked = sums_.advance(kind, partition);
       if (!looked) {  // the disk cannot be read: nothing to compare with
-        pass.with_all = false;
+        pass.not_given = true;
         continue;
       }
       if (!*looked) return;  // more pages of it, in the next tick
@@ -202,7 +279,8 @@ void AntiEntropy::advance_pass() {
       looks += 1 + sum->items / kItemsPerLook;
     }
     if (sum->items == 0 && !pass.with_empty) continue;
-    for (const auto owner : core_.layout.owners(partition)) {
+    for (const auto owner : core_.placement.owners(partition)) {
+      if (pass.gives && !core_.placement.head().owns(owner, partition)) continue;
       if (auto* peer = peer_of(owner)) peer->sums.push_back(*sum);
     }
   }
@@ -217,11 +295,10 @@ void AntiEntropy::expire() {
   }
   std::sort(late.begin(), late.end());
   for (const auto& [id, node] : late) {
-    leave_over(node);
-    end_exchange(id, node);
+    if (const auto exchange = end_exchange(id, node)) leave_over(node, !exchange->only_theirs);
   }
   const auto gone = std::erase_if(peers_, [&](const auto& entry) { return !core_.peers.healthy(entry.first); });
-  if (gone > 0) pass_->with_all = false;  // they are compared with when they are back
+  if (gone > 0) pass_->not_given = true;  // they are compared with when they are back
   for (auto& [node, peer] : peers_) {
     if (peer.asked != 0 && peer.deadline_ms <= now_ms) {
       leave_over(node);
@@ -236,6 +313,7 @@ void AntiEntropy::expire() {
 }
 
 void AntiEntropy::step(NodeId node, Peer& peer, bool all_sums) {
+  if (pass_->gives && !peer.run) return ask_to_sync(node, peer);
   if (peer.asked == 0 && !peer.sums.empty() && (all_sums || peer.sums.size() >= kSumsPerMessage)) {
     const auto count = std::min(peer.sums.size(), kSumsPerMessage);
     const auto end = peer.sums.begin() + static_cast<std::ptrdiff_t>(count);
@@ -323,6 +401,7 @@ void AntiEntropy::sort_out(Walk& walk, const CompareItemsReply& reply) {
   std::map<ByteView, Digest128> theirs;
   for (const auto& item : reply.items) theirs.emplace(item.key, item.digest);
   const bool skips_absent = core_.bug(PlantedBug::kCompareSkipsAbsent);
+  const bool only_gives = !core_.owns(walk.place.second);
   std::set<ByteView> own;
   for (std::size_t i = 0; i < walk.page.size(); ++i) {
     const auto& item = walk.page[i];
@@ -332,11 +411,14 @@ void AntiEntropy::sort_out(Walk& walk, const CompareItemsReply& reply) {
     const auto at = theirs.find(item.key);
     if (at == theirs.end()) {
       if (!skips_absent) walk.give.push_back(item.key);
+    } else if (at->second != item.digest && only_gives) {
+      walk.give.push_back(item.key);
     } else if (at->second != item.digest) {
       walk.fetch.push_back(item.key);
     }
   }
   for (const auto& [key, digest] : theirs) {
+    if (only_gives) break;
     if (!own.contains(key) && !skips_absent) walk.fetch.emplace_back(key);
   }
 }
@@ -360,9 +442,10 @@ void AntiEntropy::exchange(NodeId node, Walk& walk) {
   }
 }
 
-std::uint64_t AntiEntropy::begin_exchange(NodeId node, Walk& walk, Bytes key) {
+std::uint64_t AntiEntropy::begin_exchange(NodeId node, Walk& walk, Bytes key, bool only_theirs) {
   const auto id = core_.new_id();
-  exchanges_.emplace(id, Exchange{node, std::move(key), core_.now.mono_ms + core_.config.request_timeout_ms});
+  exchanges_.emplace(id,
+                     Exchange{node, std::move(key), only_theirs, core_.now.mono_ms + core_.config.request_timeout_ms});
   walk.under_way.insert(id);
   return id;
 }
@@ -381,12 +464,13 @@ void AntiEntropy::fetch(NodeId node, Walk& walk, const Bytes& key) {
   if (walk.place.first == ItemKind::kRow) {
     auto row_key = parse_row_key(key);
     if (!row_key) return;
-    const auto id = begin_exchange(node, walk, key);
+    const auto here = core_.row(*row_key);
+    const auto id = begin_exchange(node, walk, key, here && here->empty());
     core_.send(id, node, id, core_.config.request_timeout_ms, ReadRow{std::move(*row_key)});
   } else {
     auto block_key = parse_block_key(key);
     if (!block_key) return;
-    const auto id = begin_exchange(node, walk, key);
+    const auto id = begin_exchange(node, walk, key, true);
     core_.send(id, node, id, core_.config.request_timeout_ms, ReadBlock{std::move(*block_key)});
   }
 }
@@ -461,7 +545,7 @@ bool AntiEntropy::replied(std::uint64_t id, NodeId from, const ReadBlockReply& r
   if (!exchange) return false;
   auto key = parse_block_key(exchange->key);
   if (!key || reply.bytes == nullptr || sha256(*reply.bytes) != key->hash) {
-    leave_over(from);  // it named the block, and has not got its bytes
+    leave_over(from, false);  // it named the block, and has not got its bytes
     return true;
   }
   ++core_.counters.blocks_exchanged;
@@ -471,17 +555,35 @@ bool AntiEntropy::replied(std::uint64_t id, NodeId from, const ReadBlockReply& r
 
 void AntiEntropy::confirmed(std::uint64_t id, NodeId from) { (void)end_exchange(id, from); }
 
+void AntiEntropy::replied(std::uint64_t id, NodeId from, const SyncStoreReply& reply) {
+  auto* peer = peer_of(from);
+  if (peer == nullptr || peer->syncs != id) return;
+  peer->syncs = 0;
+  if (!peer->run) {
+    peer->run = reply.run;
+    return;
+  }
+  peer->synced_in = reply.run;
+  if (*peer->run != reply.run) leave_over(from);
+}
+
 void AntiEntropy::refused(std::uint64_t id, NodeId from) {
-  if (end_exchange(id, from)) leave_over(from);
+  if (const auto exchange = end_exchange(id, from)) leave_over(from, !exchange->only_theirs);
   auto* peer = peer_of(from);
   if (asked(peer, id)) {
     leave_over(from);
     peer->asked = 0;
     peer->compared.clear();
   }
-  if (peer == nullptr || !peer->walk || peer->walk->asked != id) return;
-  leave_over(from);
-  peer->walk.reset();
+  if (peer == nullptr) return;
+  if (peer->walk && peer->walk->asked == id) {
+    leave_over(from);
+    peer->walk.reset();
+  }
+  if (peer->syncs == id) {
+    leave_over(from);
+    peers_.erase(from);
+  }
 }
 
 // --- Asked by a peer ---

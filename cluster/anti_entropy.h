@@ -10,6 +10,10 @@
 // Both sides make passes, so an empty partition is not asked about: who has something there asks. But the first pass
 // after a start asks about all, since this disk may have been emptied unnoticed by the others.
 //
+// While the members change (layout_history.h), a host makes a pass of another kind: of all that it has, as no owner
+// too, with all owners in the head. It counts when it left nothing over that the other should be given, and each of the
+// others had all of it on its disk then, and had lost nothing since the pass began.
+//
 // Paced: one page of items is looked at in a tick, and one page is under way with each peer; who is asked about sums
 // that it has not looked at yet, as after a start of all, looks at as many as in a tick, and the others count as
 // differing. What is lost on the way, or refused, is left to the next pass. A merge here is as everywhere: it makes no
@@ -59,11 +63,11 @@ class AntiEntropy {
   void tick();
   /// `node` answers again after it was suspected.
   void came_back(NodeId node);
-  /// There are other members now: with a pass that begins at once.
+  /// There are other owners now: a pass begins soon.
   void members_changed();
-  /// Whether a pass that began after the last members_changed(), or the start, compared everything with every other
-  /// member and left nothing over: what was here then, all of them have.
-  bool all_have() const { return all_have_; }
+  /// All that is here goes to all owners in the head: with a pass that begins after the first call for this head, when
+  /// all of them can be reached, and again until one counts. True once one did.
+  bool give_all();
 
   // As the one that is asked.
   void compare_partitions(const Message& message, const ComparePartitions& theirs);
@@ -74,9 +78,12 @@ class AntiEntropy {
   void replied(std::uint64_t id, NodeId from, CompareItemsReply reply);
   bool replied(std::uint64_t id, NodeId from, const ReadRowReply& reply);
   bool replied(std::uint64_t id, NodeId from, const ReadBlockReply& reply);
+  void replied(std::uint64_t id, NodeId from, const SyncStoreReply& reply);
   void confirmed(std::uint64_t id, NodeId from);
   void refused(std::uint64_t id, NodeId from);
 
+  /// How much of what is here give_all() has gone through, 0 to 1.
+  double given() const;
   /// No pass is under way, or about to begin.
   bool idle() const;
 
@@ -100,23 +107,35 @@ class AntiEntropy {
     std::int64_t deadline_ms = 0;
     std::deque<Place> differing;
     std::optional<Walk> walk;
+    // Of a pass that gives all: what the peer's present start is called, as of the beginning and of the end.
+    std::uint64_t syncs = 0;  // the id of the question
+    std::int64_t syncs_until_ms = 0;
+    std::optional<Bytes> run, synced_in;
     bool done() const { return sums.empty() && asked == 0 && differing.empty() && !walk; }
   };
   struct Pass {
     std::set<NodeId> with;
     std::size_t next = 0;  // of all places, in order
     bool with_empty = false;
-    bool with_all = false;       // the members as they are now
-    std::set<NodeId> left_over;  // who was healthy, and not compared to the end
+    std::optional<LayoutId> gives;  // all, to the owners in this one
+    bool not_given = false;         // something that one of them should have
+    std::set<NodeId> left_over;     // who was healthy, and not compared to the end
   };
   /// One fetch or gift.
   struct Exchange {
     NodeId peer{};
     Bytes key;
+    bool only_theirs = false;  // there is nothing here that they should have
     std::int64_t deadline_ms = 0;
   };
 
-  void leave_over(NodeId node);
+  void leave_over(NodeId node, bool lacks = true);
+  void abandon_pass();
+  bool may_give() const;
+  bool joins() const;
+  Place next_place() const;
+  void ask_to_sync(NodeId node, Peer& peer);
+  bool sync_all();
   void end_pass();
   bool asked(const Peer* peer, std::uint64_t id) const { return peer != nullptr && peer->asked == id; }
   Peer* peer_of(NodeId node);
@@ -131,7 +150,7 @@ class AntiEntropy {
   void fetch(NodeId node, Walk& walk, const Bytes& key);
   void give_rows(NodeId node, Walk& walk);
   void give_block(NodeId node, Walk& walk, const Bytes& key);
-  std::uint64_t begin_exchange(NodeId node, Walk& walk, Bytes key);
+  std::uint64_t begin_exchange(NodeId node, Walk& walk, Bytes key, bool only_theirs = false);
   std::optional<Exchange> end_exchange(std::uint64_t id, NodeId from);
 
   Core& core_;
@@ -142,7 +161,8 @@ class AntiEntropy {
   std::int64_t next_pass_ms_ = 0;
   std::int64_t next_periodic_ms_ = 0;
   bool started_ = true;  // no pass has begun yet
-  bool all_have_ = false;
+  std::optional<LayoutId> to_give_, given_;
+  std::int64_t give_from_ms_ = 0;
   std::unordered_map<std::uint64_t, Exchange> exchanges_;
 };
 

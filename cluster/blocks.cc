@@ -10,14 +10,7 @@ void BlockCoordinator::put(const Asker& asker, PutBlockRequest request) {
   ++core_.counters.blocks_put;
   const auto id = core_.new_id();
   const auto partition = partition_of(request.key.volume, block_partition_key(request.key));
-  const auto order = core_.layout.preference(partition);
-  Replication::Plan plan;
-  plan.id = id;
-  plan.preference.assign(order.begin(), order.end());
-  plan.owners = core_.layout.replicas();
-  plan.quorum = core_.write_quorum();
-  plan.self_is_owner = core_.owns(partition);
-  plan.sync = request.options.sync;
+  auto plan = replication_.plan(id, partition, request.options.sync);
   plan.held = Held(core_.bytes_held, kOperationBytes + request.bytes->size());
 
   // A copy is kept here by an owner, or by who must keep the hint.
@@ -61,12 +54,12 @@ void BlockCoordinator::get(const Asker& asker, const GetBlockRequest& request) {
     core_.answer(id, asker, BlockFound{std::move(*here)});
     return;
   }
-  UnderWay op{asker, request.key, {}, {}, 0, 0};
+  UnderWay op{asker, request.key, {}, {}, 0, {}};
   const auto partition = partition_of(request.key.volume, block_partition_key(request.key));
-  if (core_.owns(partition) && is_lost(here.error())) op.owners_without = 1;
+  if (is_lost(here.error())) op.without.push_back(core_.config.self);
   // Healthy ones first, then those that are suspected: suspicion may be wrong, and a block has no other source.
   for (const bool healthy : {false, true}) {
-    const auto order = core_.layout.preference(partition);
+    const auto order = core_.placement.preference(partition);
     for (auto it = order.rbegin(); it != order.rend(); ++it) {
       if (*it != core_.config.self && core_.peers.healthy(*it) == healthy) op.left.push_back(*it);
     }
@@ -78,7 +71,8 @@ void BlockCoordinator::get(const Asker& asker, const GetBlockRequest& request) {
 void BlockCoordinator::ask_next(std::uint64_t id) {
   auto& op = under_way_.at(id);
   if (op.left.empty()) {
-    const bool lost = op.owners_without >= core_.layout.replicas();
+    const auto owners = core_.placement.owners(partition_of(op.key.volume, block_partition_key(op.key)));
+    const bool lost = OwnerQuorum{owners, static_cast<std::uint32_t>(owners.size())}.met_by(op.without);
     core_.answer(id, op.asker,
                  lost ? Error{Errc::kCorrupt, "block " + to_hex(view_of(op.key.hash)) + " is on none of its hosts"}
                       : Error{Errc::kUnavailable, "no host that has block " + to_hex(view_of(op.key.hash)) +
@@ -100,7 +94,7 @@ void BlockCoordinator::replied(std::uint64_t id, NodeId from, const ReadBlockRep
   // The hash, not the replica, says that these are the bytes.
   const bool good = reply.bytes != nullptr && sha256(*reply.bytes) == op.key.hash;
   if (!good) {
-    if (core_.layout.owns(from, partition)) ++op.owners_without;
+    op.without.push_back(from);
     ask_next(id);
     return;
   }
@@ -120,8 +114,8 @@ void BlockCoordinator::sync(const Asker& asker, const BlockSet& blocks) {
   // it takes to tell it.
   const std::int64_t timeout_ms = core_.config.request_timeout_ms;
   const auto patience_ms = std::max(asker.deadline_ms - core_.now.mono_ms - timeout_ms, timeout_ms);
-  Syncing op{asker, {}, 0, core_.now.mono_ms + patience_ms};
-  for (const auto owner : core_.layout.owners(partition)) {
+  Syncing op{asker, {}, {}, core_.placement.write_quorums(partition), core_.now.mono_ms + patience_ms};
+  for (const auto owner : core_.placement.owners(partition)) {
     if (owner != core_.config.self && !core_.peers.healthy(owner)) continue;
     if (owner == core_.config.self) {
       const auto here = has_all(core_, blocks);
@@ -139,16 +133,22 @@ void BlockCoordinator::sync(const Asker& asker, const BlockSet& blocks) {
 void BlockCoordinator::synced(std::uint64_t id, NodeId from, bool all) {
   const auto it = syncing_.find(id);
   if (it == syncing_.end() || std::erase(it->second.asked, from) == 0) return;
-  if (all) ++it->second.confirmed;
+  if (all) it->second.confirmed.push_back(from);
   settle_sync(id);
 }
 
 void BlockCoordinator::settle_sync(std::uint64_t id) {
   const auto& op = syncing_.at(id);
-  const bool enough = op.confirmed >= core_.write_quorum();
-  if (!enough && op.confirmed + op.asked.size() >= core_.write_quorum()) return;
+  const bool enough = met_by(op.quorums, op.confirmed);
+  auto at_most = op.confirmed;
+  at_most.insert(at_most.end(), op.asked.begin(), op.asked.end());
+  if (!enough && met_by(op.quorums, at_most)) return;
   core_.answer(id, op.asker, BlocksSynced{enough});
   syncing_.erase(id);
+}
+
+bool BlockCoordinator::syncs_before(std::uint64_t id) const {
+  return std::any_of(syncing_.begin(), syncing_.end(), [id](const auto& entry) { return entry.first < id; });
 }
 
 void BlockCoordinator::refused(std::uint64_t id, NodeId from) {

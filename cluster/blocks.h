@@ -22,6 +22,8 @@ class BlockCoordinator {
   void tick();
   bool has(std::uint64_t id) const { return under_way_.contains(id); }
   std::size_t size() const { return under_way_.size() + syncing_.size(); }
+  /// Whether a sync that began under an id before that is under way.
+  bool syncs_before(std::uint64_t id) const;
 
  private:
   struct UnderWay {
@@ -30,12 +32,13 @@ class BlockCoordinator {
     std::vector<NodeId> left;  // to be asked, best last
     NodeId asked{};
     std::int64_t deadline_ms = 0;
-    std::uint32_t owners_without = 0;  // owners that said that they do not have it
+    std::vector<NodeId> without;  // those that said that they do not have it
   };
   struct Syncing {
     Asker asker;
     std::vector<NodeId> asked;  // and not heard of; this node too
-    std::uint32_t confirmed = 0;
+    std::vector<NodeId> confirmed;
+    OwnerQuorums quorums;
     std::int64_t deadline_ms = 0;
   };
   void ask_next(std::uint64_t id);

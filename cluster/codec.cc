@@ -29,7 +29,6 @@ constexpr std::size_t kMaxNameBytes = 255;
 constexpr std::size_t kMaxAddressBytes = 512;
 constexpr std::size_t kMaxErrorTextBytes = 4096;
 constexpr std::size_t kPublicKeyBytes = 32;
-constexpr std::uint32_t kMaxWeight = 1024;
 constexpr int kMaxSums = 4 * kPartitions;  // rows and blocks, with room
 constexpr int kMaxBuckets = 1024;
 constexpr int kMaxItems = 64 << 10;
@@ -125,6 +124,8 @@ class Decoder {
         return AdmitRequest{member(*in.mutable_admit())};
       case wire::Request::kSyncBlocks:
         return SyncBlocksRequest{block_set(*in.mutable_sync_blocks())};
+      case wire::Request::kChangeMember:
+        return change_member(*in.mutable_change_member());
       case wire::Request::KIND_NOT_SET:
         break;
     }
@@ -176,7 +177,8 @@ class Decoder {
       case wire::NodeHeader::kPong:
         return Pong{in.pong().full()};
       case wire::NodeHeader::kGossip:
-        return Gossip{members(*in.mutable_gossip()->mutable_members()), in.gossip().reply()};
+        return Gossip{members(*in.mutable_gossip()->mutable_members()), in.gossip().reply(),
+                      layouts(in.gossip().layouts())};
       case wire::NodeHeader::kReadRow: {
         auto& read = *in.mutable_read_row();
         return ReadRow{{VolumeId{read.volume()}, key(read.mutable_partition_key()), key(read.mutable_sort_key())},
@@ -224,14 +226,14 @@ class Decoder {
         return compare_items(*in.mutable_compare_items());
       case wire::NodeHeader::kCompareItemsReply:
         return compare_items_reply(*in.mutable_compare_items_reply());
-      case wire::NodeHeader::kPropose:
-        return Propose{members(*in.mutable_propose()->mutable_members())};
-      case wire::NodeHeader::kProposeReply:
-        return ProposeReply{};
       case wire::NodeHeader::kSyncBlocks:
         return SyncBlocks{block_set(*in.mutable_sync_blocks())};
       case wire::NodeHeader::kSyncBlocksReply:
         return SyncBlocksReply{in.sync_blocks_reply().all()};
+      case wire::NodeHeader::kSyncStore:
+        return SyncStore{};
+      case wire::NodeHeader::kSyncStoreReply:
+        return SyncStoreReply{bounded(in.mutable_sync_store_reply()->mutable_run(), kMaxNameBytes, "a start's name")};
       case wire::NodeHeader::BODY_NOT_SET:
         break;
     }
@@ -316,8 +318,18 @@ class Decoder {
     return {in.bytes(), in.rows()};
   }
 
+  ChangeMemberRequest change_member(wire::ChangeMember& in) {
+    const auto change = static_cast<int>(in.change());
+    require(change >= wire::CHANGE_LEAVE && change <= wire::CHANGE_SHARE, "a change of a member of the kind {}",
+            change);
+    require(in.weight() <= kMaxWeight, "a member's weight of {}; at most {} is allowed", in.weight(), kMaxWeight);
+    return {bounded(in.mutable_host(), kMaxNameBytes, "a host's name"), ChangeMemberRequest::Change(change), in.force(),
+            in.weight(), bounded(in.mutable_zone(), kMaxNameBytes, "a zone's name")};
+  }
+
   PartitionStat stat(const wire::Stat& in) { return {{in.last_hlc()}, in.last_time_ns()}; }
   Row row(const std::string& in) { return taken(decode_row(in)); }
+  Layouts layouts(const std::string& in) { return in.empty() ? Layouts{} : taken(decode_layouts(in)); }
 
   template <class Rows>
   std::vector<std::pair<Bytes, Row>> rows(Rows& in, bool ascending) {

@@ -167,6 +167,14 @@ struct BodyWriter {
 
   void operator()(wire::Request* out, const AdmitRequest& in) { put(out->mutable_admit(), in.member); }
   void operator()(wire::Request* out, const SyncBlocksRequest& in) { put(out->mutable_sync_blocks(), in.blocks); }
+  void operator()(wire::Request* out, const ChangeMemberRequest& in) {
+    auto* to = out->mutable_change_member();
+    to->set_host(in.host);
+    to->set_change(static_cast<wire::MemberChange>(in.change));
+    to->set_force(in.force);
+    to->set_weight(in.weight);
+    to->set_zone(in.zone);
+  }
 
   // --- answers ---
   void operator()(wire::Answer* out, const Error& in) { put(out->mutable_failure(), in); }
@@ -222,6 +230,7 @@ struct BodyWriter {
   void operator()(wire::NodeHeader* out, const Gossip& in) {
     for (const auto& member : in.members) put(out->mutable_gossip()->add_members(), member);
     out->mutable_gossip()->set_reply(in.reply);
+    if (in.layouts.base.id.number != 0) out->mutable_gossip()->set_layouts(encode_layouts(in.layouts));
   }
   void operator()(wire::NodeHeader* out, const ReadRow& in) {
     put_partition(out->mutable_read_row(), in.key);
@@ -286,11 +295,8 @@ struct BodyWriter {
     std::visit([&](const auto& a) { (*this)(answer, a); }, in.answer);
   }
   void operator()(wire::NodeHeader* out, const Refusal& in) { put(out->mutable_refusal(), in.error); }
-  void operator()(wire::NodeHeader* out, const Propose& in) {
-    auto* propose = out->mutable_propose();
-    for (const auto& member : in.members) put(propose->add_members(), member);
-  }
-  void operator()(wire::NodeHeader* out, const ProposeReply&) { out->mutable_propose_reply(); }
+  void operator()(wire::NodeHeader* out, const SyncStore&) { out->mutable_sync_store(); }
+  void operator()(wire::NodeHeader* out, const SyncStoreReply& in) { out->mutable_sync_store_reply()->set_run(in.run); }
   void operator()(wire::NodeHeader* out, const ComparePartitions& in) {
     auto* compare = out->mutable_compare_partitions();
     for (const auto& sum : in.sums) {

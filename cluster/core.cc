@@ -2,11 +2,15 @@
 
 namespace kinfs::cluster {
 
-void Core::adopt(std::uint64_t number, const std::vector<Member>& members) {
-  if (layout.id().number + 1 == number && number > 1) previous = layout.id();
-  layout = Layout(number, members, config.quorum.n);
-  peers.set_members(members, now.mono_ms);
-  effects_.push_back({new_id(), MembersAre{peers.members()}});
+void Core::adopt(LayoutHistory history, const std::vector<Member>& members) {
+  const auto before = peers.members();
+  placement.set(std::move(history));
+  std::set<NodeId> gone;
+  for (const auto& [node, role] : placement.history().head().roles) {
+    if (!placement.hosts().contains(node)) gone.insert(node);
+  }
+  peers.set_members(members, placement.hosts(), gone, now.mono_ms);
+  if (peers.members() != before) effects_.push_back({new_id(), MembersAre{peers.members()}});
 }
 
 bool Core::heard_of(const std::vector<Member>& members) {
@@ -36,9 +40,9 @@ Result<Row> Core::row(const RowKey& key) const {
   return store.get(key);
 }
 
-void Core::send(std::uint64_t origin, NodeId to, std::uint64_t id, std::uint32_t ttl_ms, Body body) {
+void Core::send(std::uint64_t origin, NodeId to, std::uint64_t id, std::uint32_t ttl_ms, Body body, LayoutId layout) {
   ++counters.messages_out;
-  effects_.push_back({origin, Send{Message{config.self, to, id, layout.id(), ttl_ms, clock.last(), std::move(body)}}});
+  effects_.push_back({origin, Send{Message{config.self, to, id, layout, ttl_ms, clock.last(), std::move(body)}}});
 }
 
 void Core::answer(std::uint64_t origin, const Asker& asker, Answer answer) {

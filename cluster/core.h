@@ -13,9 +13,9 @@
 
 #include "cluster/dot_source.h"
 #include "cluster/hlc_clock.h"
-#include "cluster/layout.h"
 #include "cluster/node.h"
 #include "cluster/peers.h"
+#include "cluster/placement.h"
 
 namespace kinfs::cluster {
 
@@ -59,16 +59,11 @@ inline constexpr std::size_t kOperationBytes = 1024;  // of one that is under wa
 class Core {
  public:
   Core(NodeConfig c, const Reader& s, std::uint64_t seed)
-      : config(std::move(c)),
-        store(s),
-        layout(config.layout_number, config.members, config.quorum.n),
-        peers(config),
-        random(seed) {}
+      : config(std::move(c)), store(s), placement(config.self, config.quorum), peers(config), random(seed) {}
 
   const NodeConfig config;
   const Reader& store;
-  Layout layout;                     // replaced by adopt() alone
-  std::optional<LayoutId> previous;  // the one before, under which others may still ask
+  Placement placement;  // changed by adopt() alone
   Peers peers;
   DotSource dots;
   HlcClock clock;
@@ -78,17 +73,16 @@ class Core {
   std::size_t bytes_held = 0;  // see Held
 
   bool bug(PlantedBug b) const { return config.bug == b; }
-  bool owns(std::uint16_t partition) const { return layout.owns(config.self, partition); }
-  std::uint32_t read_quorum() const { return quorum_of(config.quorum.r); }
-  std::uint32_t write_quorum() const { return quorum_of(config.quorum.w); }
-  /// From now on these are the members.
-  void adopt(std::uint64_t number, const std::vector<Member>& members);
+  bool owns(std::uint16_t partition) const { return placement.owns(config.self, partition); }
+  /// From now on these are the layouts; `members` has what is known of the hosts in them.
+  void adopt(LayoutHistory history, const std::vector<Member>& members);
   /// Takes over what is newer of those that are members; true when something was.
   bool heard_of(const std::vector<Member>& members);
 
   /// Greater than all of earlier starts of this node, also those on a disk that it no longer has: others drop what
   /// comes under an id that they have seen, and an answer to an earlier start must not count for this one.
   std::uint64_t new_id() { return ++last_id_; }
+  std::uint64_t last_id() const { return last_id_; }
   void begin_ids(Hlc reserved) { last_id_ = reserved.value << 4; }  // a million each millisecond
 
   void save(std::uint64_t origin, Batch batch);
@@ -98,7 +92,11 @@ class Core {
   void save_block(std::uint64_t origin, const BlockKey& key, const SharedBytes& bytes);
   /// Grows with each save of something in that partition.
   std::uint64_t changes(ItemKind kind, std::uint16_t partition) const { return changes_of(kind)[partition]; }
-  void send(std::uint64_t origin, NodeId to, std::uint64_t id, std::uint32_t ttl_ms, Body body);
+  /// Under the head; reads under that which their quorum is counted in.
+  void send(std::uint64_t origin, NodeId to, std::uint64_t id, std::uint32_t ttl_ms, Body body) {
+    send(origin, to, id, ttl_ms, std::move(body), placement.head().id());
+  }
+  void send(std::uint64_t origin, NodeId to, std::uint64_t id, std::uint32_t ttl_ms, Body body, LayoutId layout);
   void answer(std::uint64_t origin, const Asker& asker, Answer answer);
   /// Runs `then` once everything saved so far is on disk.
   void after_sync(std::uint64_t origin, std::function<void()> then);
@@ -128,9 +126,6 @@ class Core {
   bool waits_for_sync() const { return !syncs_.empty(); }
 
  private:
-  std::uint32_t quorum_of(std::uint32_t asked) const {
-    return asked == 0 ? layout.replicas() / 2 + 1 : std::min(asked, layout.replicas());
-  }
   std::vector<Effect> effects_;
   std::map<RowKey, Row> saved_now_;
   std::vector<std::uint64_t> row_changes_ = std::vector<std::uint64_t>(kPartitions);

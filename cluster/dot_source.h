@@ -47,8 +47,8 @@ class DotSource {
     return meta_.counter_floor == 0 ? last : std::max(last, meta_.counter_floor - 1);
   }
   /// The record with other members in it, to be saved.
-  NodeMeta with_members(std::uint64_t layout_number, std::vector<Member> members) {
-    meta_.layout_number = layout_number;
+  NodeMeta with_members(Layouts layouts, std::vector<Member> members) {
+    meta_.layouts = std::move(layouts);
     meta_.members = std::move(members);
     return meta_;
   }

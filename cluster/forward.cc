@@ -22,7 +22,7 @@ void Forwarder::put(const Asker& asker, PutRequest request) {
   const auto id = core_.new_id();
   const auto bytes = bytes_of(request);
   UnderWay op{asker, std::move(request), {}, {}, 0, Held(core_.bytes_held, kOperationBytes + 2 * bytes)};
-  const auto owners = core_.layout.owners(partition_of(op.request.volume, op.request.partition_key));
+  const auto owners = core_.placement.head().owners(partition_of(op.request.volume, op.request.partition_key));
   for (auto it = owners.rbegin(); it != owners.rend(); ++it) {
     if (core_.peers.healthy(*it)) op.left.push_back(*it);
   }

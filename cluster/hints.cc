@@ -59,10 +59,14 @@ Result<void> HintReplay::start() {
 
 bool HintReplay::idle() const {
   if (!under_way_.empty()) return false;
-  const auto nodes = core_.peers.ids();
-  return std::all_of(nodes.begin(), nodes.end(), [&](NodeId node) {
-    return !core_.peers.healthy(node) || core_.store.hint_count(node) == 0;
-  });
+  const auto all = targets();
+  return std::none_of(all.begin(), all.end(), [&](NodeId node) { return core_.store.hint_count(node) > 0; });
+}
+
+std::vector<NodeId> HintReplay::targets() const {
+  auto out = core_.store.hint_targets();
+  std::erase_if(out, [&](NodeId node) { return !is_gone(node) && !core_.peers.healthy(node); });
+  return out;
 }
 
 void HintReplay::tick() {
@@ -72,12 +76,12 @@ void HintReplay::tick() {
   }
   std::sort(late.begin(), late.end());
   for (const auto id : late) finish(id);
-  for (const auto node : core_.peers.ids()) go_on(node, queues_[node]);
+  for (const auto node : core_.store.hint_targets()) go_on(node, queues_[node]);
 }
 
 void HintReplay::go_on(NodeId target, Queue& queue) {
   if (queue.rows_under_way) return;
-  if (!core_.peers.healthy(target)) {
+  if (!is_gone(target) && !core_.peers.healthy(target)) {
     if (queue.blocks_under_way == 0) queue = {};
     return;
   }
@@ -112,7 +116,8 @@ bool HintReplay::take_rows(NodeId target, Queue& queue, UnderWay& op, Rows& rows
 bool HintReplay::send_rows(NodeId target, Queue& queue) {
   UnderWay op;
   op.target = target;
-  op.pending.push_back(target);
+  op.gone = is_gone(target);
+  if (!op.gone) op.pending.push_back(target);
   Rows rows;
   while (op.rows.empty()) {
     if (!take_rows(target, queue, op, rows)) return false;
@@ -121,9 +126,8 @@ bool HintReplay::send_rows(NodeId target, Queue& queue) {
   const auto id = core_.new_id();
   const bool sync = !core_.bug(PlantedBug::kReplayUnsynced);
   for (const auto node : op.pending) {
-    auto writes = rows.of([&](std::uint16_t partition) {
-      return node == target || core_.layout.owns(node, partition);
-    });
+    auto writes =
+        rows.of([&](std::uint16_t partition) { return node == target || core_.placement.owns(node, partition); });
     core_.send(id, node, id, core_.config.request_timeout_ms, HandOver{std::move(writes), sync});
   }
   queue.rows_under_way = true;
@@ -132,10 +136,9 @@ bool HintReplay::send_rows(NodeId target, Queue& queue) {
 }
 
 void HintReplay::ask_owners(UnderWay& op, std::uint16_t partition) {
-  const auto hold = (core_.owns(partition) ? 1u : 0u) + (core_.layout.owns(op.target, partition) ? 1u : 0u);
-  if (hold >= core_.write_quorum()) return;
+  if (met_by(core_.placement.write_quorums(partition), {core_.config.self, op.target}) && !op.gone) return;
   // Nobody here knows who else has it: all owners are told, so that W of them do.
-  for (const auto owner : core_.layout.owners(partition)) {
+  for (const auto owner : core_.placement.owners(partition)) {
     if (owner == core_.config.self || contains(op.pending, owner) || !core_.peers.healthy(owner)) continue;
     op.pending.push_back(owner);
   }
@@ -176,9 +179,10 @@ void HintReplay::send_block(NodeId target, Queue& queue, const BlockHint& hint) 
   const auto partition = partition_of(hint.key.volume, block_partition_key(hint.key));
   UnderWay op;
   op.target = target;
+  op.gone = is_gone(target);
   op.block.emplace(partition, hint);
   op.bytes = (*bytes)->size();
-  op.pending.push_back(target);
+  if (!op.gone) op.pending.push_back(target);
   // As for rows: another owner that confirmed it may have lost it since, with what it had not synced.
   ask_owners(op, partition);
   const bool sync = !core_.bug(PlantedBug::kReplayUnsynced);
@@ -193,14 +197,14 @@ void HintReplay::send_block(NodeId target, Queue& queue, const BlockHint& hint) 
 void HintReplay::begin(std::uint64_t id, UnderWay op) {
   op.holders.push_back(core_.config.self);
   op.deadline_ms = core_.now.mono_ms + core_.config.request_timeout_ms;
+  const bool asks_nobody = op.pending.empty();
   under_way_.emplace(id, std::move(op));
+  if (asks_nobody) finish(id);
 }
 
 bool HintReplay::held(const UnderWay& op, std::uint16_t partition) const {
-  if (!contains(op.holders, op.target)) return false;
-  const auto& owners = core_.layout.owners(partition);
-  const auto hold = std::count_if(owners.begin(), owners.end(), [&](NodeId n) { return contains(op.holders, n); });
-  return static_cast<std::uint32_t>(hold) >= core_.write_quorum();
+  if (!op.gone && !contains(op.holders, op.target)) return false;
+  return met_by(core_.placement.write_quorums(partition), op.holders);
 }
 
 bool HintReplay::all_held(const UnderWay& op) const {

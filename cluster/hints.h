@@ -6,6 +6,8 @@
 // is dropped when its owner has confirmed and W owners hold the state, on their disks: what it stands for may have been
 // promised as synced. A newer hint for the same row, kept meanwhile, stays.
 //
+// What was kept for a host that is in no layout any more goes to the owners that there are.
+//
 // What cannot be read here, or is refused there, keeps its hint and waits until all others had their turn.
 #pragma once
 
@@ -34,6 +36,7 @@ class HintReplay {
  private:
   struct UnderWay {
     NodeId target{};
+    bool gone = false;  // it is in no layout any more
     // With the partitions that they are of; either rows or a block.
     std::vector<std::pair<std::uint16_t, Hint>> rows;
     std::optional<std::pair<std::uint16_t, BlockHint>> block;
@@ -65,6 +68,9 @@ class HintReplay {
   void begin(std::uint64_t id, UnderWay op);
   /// Adds to those that are asked the other owners that must hold what `op` has of `partition`.
   void ask_owners(UnderWay& op, std::uint16_t partition);
+  /// All whom hints are for, and that can be reached or are gone.
+  std::vector<NodeId> targets() const;
+  bool is_gone(NodeId target) const { return !core_.placement.hosts().contains(target); }
   /// Whether the target and W owners of `partition` hold what `op` has of it.
   bool held(const UnderWay& op, std::uint16_t partition) const;
   bool all_held(const UnderWay& op) const;

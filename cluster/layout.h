@@ -1,4 +1,4 @@
-// Who owns what: a pure function of the members.
+// Who owns what in one layout: a pure function of its record.
 //
 // Q fixed partitions, each placed by walking the token ring clockwise from its start and taking hosts in the
 // order in which their tokens are met (DeCandia et al. 2007, section 6.2, strategy 3). Zones first: the first
@@ -9,7 +9,8 @@
 #include <span>
 #include <vector>
 
-#include "cluster/message.h"
+#include "storage/layouts.h"
+#include "storage/store.h"
 
 namespace kinfs::cluster {
 
@@ -17,11 +18,11 @@ inline constexpr std::uint32_t kTokensPerWeight = 256;
 
 class Layout {
  public:
-  /// `replicas` is N; fewer hosts than that own everything together.
-  Layout(std::uint64_t number, const std::vector<Member>& members, std::uint32_t replicas);
+  /// Fewer members than the record's replicas own everything together.
+  explicit Layout(const LayoutRecord& record);
 
   LayoutId id() const { return id_; }
-  /// Every host, best first; the first replicas() of them are the owners, the others stand in for them in this
+  /// Every member, best first; the first replicas() of them are the owners, the others stand in for them in this
   /// order.
   std::span<const NodeId> preference(std::uint16_t partition) const {
     return {order_.data() + std::size_t{partition} * hosts_, hosts_};
@@ -33,9 +34,12 @@ class Layout {
 
  private:
   LayoutId id_;
-  std::uint32_t replicas_;
-  std::size_t hosts_;
+  std::uint32_t replicas_ = 0;
+  std::size_t hosts_ = 0;
   std::vector<NodeId> order_;  // kPartitions rows of hosts_
 };
+
+/// A layout with these members that follows from no other.
+LayoutRecord first_layout(std::uint64_t number, std::uint32_t replicas, const std::vector<Member>& members);
 
 }  // namespace kinfs::cluster

@@ -1,20 +1,14 @@
-// How a host becomes a member, and how all come to know it.
+// Who is a member, and in what part: changes of it, and how all come to know of them.
 //
-// Layouts are numbered, and layout n + 1 is n with one host more. As long as every host is an owner of everything
-// (n + 1 <= N) and quorums are majorities, any quorum of n meets any of n + 1: so hosts may go over from one to the
-// next at different times, and requests of the neighbouring layouts are served. What that rests on is seen to before a
-// layout is made, by asking each member for its consent:
-//  - there is one layout of each number: whoever is making one itself consents to no other;
-//  - nobody is two layouts behind: only who is at n consents to n + 1;
-//  - what was written under n - 1 is on every host of n: only who has compared all that it has with all others since
-//    it came to n consents (see AntiEntropy::all_have);
-//  - who consents has its own number on disk.
-// So a host joins while all others are up. Hosts that leave, more hosts than N, and joins while a host is away need
-// more (Garage's three trackers), and are refused in words.
+// A change is a new layout on top of those that this node knows (layout_history.h). It asks nobody: it is on this
+// node's disk before anybody hears of it, spreads with gossip, and merges with what others changed meanwhile. What is
+// told to others is what is on the disk here, so that nothing that somebody goes by is forgotten with a power cut.
+//
+// Threading: none.
 #pragma once
 
 #include <optional>
-#include <set>
+#include <string>
 #include <vector>
 
 #include "cluster/anti_entropy.h"
@@ -29,50 +23,89 @@ class Membership {
   /// `meta`, to be saved.
   void start(NodeMeta& meta);
   /// That record is on disk.
-  void started() { on_disk_ = true, saving_ = false; }
+  void started();
   /// Or could not be saved; another try follows.
   void not_saved() { saving_ = false; }
   /// The name of a member; words when there is none.
   std::string name_of(NodeId node) const;
   /// False until it is known who the members are.
-  bool known() const { return core_.layout.id().number != 0; }
-  /// Whether a request of `layout` can be served.
-  bool serves(const LayoutId& layout) const;
+  bool known() const { return history().head().id.number != 0; }
+  /// Whether this node is to be one when the present change is done.
+  bool is_member() const { return history().is_member(core_.config.self); }
+  /// It is none any more, and another host knows it too: nobody waits for this one.
+  bool has_left() const;
+  /// When somebody asks for something under that layout.
+  enum class Serving {
+    kServe,
+    kHold,    // until who asks has said what that is
+    kRefuse,  // it counts no more
+  };
+  Serving serves_read(const LayoutId& layout) const;
+  Serving serves_write(const LayoutId& layout) const;
 
   void admit(const Asker& asker, AdmitRequest request);
-  void proposed(const Message& message, const Propose& propose);
-  void consented(std::uint64_t id, NodeId from);
-  void refused(std::uint64_t id, NodeId from, const Error& error);
-  void heard(const Message& message, const Gossip& gossip);
-  /// A message under a later layout came: its sender is asked for the members.
+  void change(const Asker& asker, const ChangeMemberRequest& request);
+  void heard(const Gossip& gossip);
+  /// What others are told.
+  Gossip gossip(bool reply) const;
+  /// A message under a layout that is not known here came: its sender is asked for it.
   void behind(NodeId from);
   void tick();
 
+  /// All that this node knows is on its disk.
+  bool on_disk() const { return saved_ == begun_ && known(); }
+  /// The greatest id of what began before the head was known here.
+  std::uint64_t head_since() const { return head_since_; }
+  /// This node has done that with the head: on disk first, then all hear of it.
+  void say(LayoutHistory::Step step);
+  /// See LayoutHistory::settle.
+  void settle(LayoutHistory::Step last);
+
  private:
-  struct Proposal {
+  /// A change on its way to the disk, and to that of another host.
+  struct Making {
     std::uint64_t id = 0;
     Asker asker;
+    LayoutHistory history;
     std::vector<Member> members;
-    std::set<NodeId> pending;
-    std::int64_t deadline_ms = 0;
   };
-  /// Why `member` cannot be taken in; nullopt: nothing speaks against it.
+  const LayoutHistory& history() const { return core_.placement.history(); }
+  Serving serves_unknown(const LayoutId& layout) const;
+  /// Why no change can be made here; nullopt: nothing speaks against it.
+  std::optional<Error> objection() const;
   std::optional<Error> objection(const Member& member) const;
-  void fail(Error error);
-  void commit();
-  /// Both return the origin of what they save.
-  std::uint64_t adopt(std::uint64_t number, const std::vector<Member>& members);
-  std::uint64_t save();
-  /// Tells all others what this host knows, if what `origin` saved could be saved.
-  void announce(std::uint64_t origin);
+  std::optional<Error> too_many() const;
+  std::optional<Error> objection_to_excuse(NodeId node, bool force) const;
+  /// Who that is, by name or id.
+  Result<NodeId> find(const std::string& host) const;
+  Said now_said(const Said& known);
+  void make(const Asker& asker, NodeId node, Role role, std::vector<Member> members);
+  void made();
+  bool has_spread(const LayoutId& layout) const;
+  void answer_what_spread();
+  void adopt(LayoutHistory history, const std::vector<Member>& members);
+  /// The origin of what it saves. `tells`: all others, once it is on disk.
+  std::uint64_t save(bool tells = false);
+  void save_failed(const Error& error);
+  void tell_all(std::uint64_t origin);
 
   Core& core_;
   AntiEntropy& anti_entropy_;
-  bool on_disk_ = false;   // that the members are these
+  LayoutHistory on_disk_;
+  std::uint64_t begun_ = 0, saved_ = 0;  // records that were saved
   bool saving_ = true;
-  std::int64_t saved_ms_ = 0;  // when that was last begun
+  std::int64_t saved_ms_ = 0;   // when that was last begun
   std::int64_t asked_ms_ = -1;  // when somebody was last asked who the members are
-  std::optional<Proposal> proposal_;
+  std::uint64_t head_since_ = 0;
+  LayoutId base_elsewhere_;  // of the host that was last heard of
+  std::optional<Making> making_;
+  /// Made, and not answered yet: only this host has it on its disk.
+  struct Spreading {
+    Asker asker;
+    LayoutId layout;
+    std::int64_t until_ms = 0;
+  };
+  std::vector<Spreading> spreading_;
 };
 
 }  // namespace kinfs::cluster

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "client/client.h"
+#include "storage/layouts.h"
 #include "storage/store.h"
 
 namespace kinfs::cluster {
@@ -57,8 +58,23 @@ struct AdminRequest {
 struct AdmitRequest {
   Member member;
 };
+/// Another part in the cluster, or another share of its data, for a host that is in it. Answered with Admitted as soon
+/// as the change is sure to come; what it moves, moves after that.
+struct ChangeMemberRequest {
+  enum class Change : std::uint8_t {
+    kLeave = 1,   // it hands over what it has, and is a member no more
+    kExcuse = 2,  // it is taken for lost, and not waited for: what only it has is lost
+    kShare = 3,   // weight and zone as given here
+  };
+  std::string host;  // its name, or its id in 16 hexadecimal digits
+  Change change = Change::kLeave;
+  bool force = false;        // excuses also where no more than half of the hosts can be reached
+  std::uint32_t weight = 1;  // at most kMaxWeight
+  std::string zone;
+};
+inline constexpr std::uint32_t kMaxWeight = 1024;
 using Request = std::variant<GetRequest, ScanRequest, PutRequest, PutBlockRequest, GetBlockRequest, UsageRequest,
-                             AdminRequest, AdmitRequest, SyncBlocksRequest>;
+                             AdminRequest, AdmitRequest, SyncBlocksRequest, ChangeMemberRequest>;
 
 struct BlockStored {
   bool degraded = false;
@@ -69,7 +85,7 @@ struct BlockFound {
 struct AdminAnswer {
   std::string json;
 };
-/// It is a member, of this cluster.
+/// That is decided, and on this host's disk; the members are these then.
 struct Admitted {
   std::uint64_t layout_number = 0;
   std::vector<Member> members;
@@ -82,13 +98,6 @@ using Answer = std::variant<Error, GetResult, ScanResult, PutResult, BlockStored
 
 // --- What nodes say to each other. ---
 
-/// Layouts are numbered and hashed (Garage's trackers): a replica refuses a request of a layout it has dropped.
-struct LayoutId {
-  std::uint64_t number = 0;
-  std::uint64_t hash = 0;
-  bool operator==(const LayoutId&) const = default;
-};
-
 /// `from`: what the sender says of itself, until the receiver has answered: it then has the key of the sender's
 /// clients, which must find another daemon when the sender dies.
 struct Ping {
@@ -98,11 +107,12 @@ struct Pong {
   bool full = false;  // the sender's disk: it takes no blocks, or nothing at all
 };
 
-/// All members under the sender's layout (Message::layout), as it knows them: the receiver takes over those of a later
-/// layout, and each newer entry. `reply`: this answers a Gossip.
+/// What the sender knows of all hosts, of which the receiver takes over each newer entry, and of the layouts, as on its
+/// disk. `reply`: this answers a Gossip.
 struct Gossip {
   std::vector<Member> members;
   bool reply = false;
+  Layouts layouts = {};
 };
 
 /// `known`: the fingerprint of what the asker has. Where that is what is here too, the answer says so instead of
@@ -215,23 +225,24 @@ struct CompareItemsReply {
   bool all = true;                       // false: only up to the last of `items`, the rest was too much
 };
 
-/// "May I make the layout after ours, of these members?" Answered with ProposeReply, or a Refusal that says why not.
-struct Propose {
-  std::vector<Member> members;
+/// Answered once all that is stored there is on disk. `run`: what the present start of that node is called
+/// (NodeConfig::run). Two answers with the same one say that nothing was lost there in between.
+struct SyncStore {};
+struct SyncStoreReply {
+  Bytes run;
 };
-struct ProposeReply {};
 
 using Body = std::variant<Ping, Pong, Gossip, ReadRow, ReadRowReply, ReadPage, ReadPageReply, WriteRows, WriteRowsReply,
                           WriteBlock, WriteBlockReply, ReadBlock, ReadBlockReply, Forward, ForwardReply, Refusal,
-                          ComparePartitions, ComparePartitionsReply, CompareItems, CompareItemsReply, Propose,
-                          ProposeReply, SyncBlocks, SyncBlocksReply, HandOver>;
+                          ComparePartitions, ComparePartitionsReply, CompareItems, CompareItemsReply, SyncBlocks,
+                          SyncBlocksReply, HandOver, SyncStore, SyncStoreReply>;
 
 /// Whether it answers something that its receiver asked: its sender can hear us.
 inline bool is_answer(const Body& body) {
   const auto is = []<class... T>(const Body& b, std::variant<T...>*) { return (std::holds_alternative<T>(b) || ...); };
   using Answers =
       std::variant<Pong, ReadRowReply, ReadPageReply, WriteRowsReply, WriteBlockReply, ReadBlockReply, ForwardReply,
-                   Refusal, ComparePartitionsReply, CompareItemsReply, ProposeReply, SyncBlocksReply>;
+                   Refusal, ComparePartitionsReply, CompareItemsReply, SyncBlocksReply, SyncStoreReply>;
   const auto* gossip = std::get_if<Gossip>(&body);
   return is(body, static_cast<Answers*>(nullptr)) || (gossip != nullptr && gossip->reply);
 }

@@ -1,5 +1,6 @@
 #include "cluster/node.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "cluster/anti_entropy.h"
@@ -10,10 +11,14 @@
 #include "cluster/put.h"
 #include "cluster/read.h"
 #include "cluster/replica.h"
+#include "cluster/transition.h"
 
 namespace kinfs::cluster {
 namespace {
 constexpr std::int64_t kReserveAgainMs = 1000;
+// Of requests under a layout that this node does not know yet.
+constexpr std::int64_t kHoldMs = 300;
+constexpr std::size_t kMaxOnHold = 512;
 
 template <class... F>
 struct Overloaded : F... {
@@ -33,15 +38,20 @@ class NodeImpl {
         hints(core),
         anti_entropy(core),
         membership(core, anti_entropy),
+        transition(core, membership, anti_entropy, replication, reads, blocks),
         forwarder(core, [this](const Asker& asker, PutRequest r) { puts.put(asker, std::move(r)); }) {}
 
   void begin_round(Time now) { core.begin_round(now); }
   Result<void> start();
   void receive(Message message);
+  Membership::Serving serves(const Message& message) const;
+  void refuse_layout(const Message& message);
+  bool receive_on_hold();
+  std::vector<Effect> take_effects();
   void dispatch(Message& message);
   void request(const Asker& asker, Request request);
   void confirmed(std::uint64_t id, NodeId from);
-  void refused(std::uint64_t id, NodeId from, const Error& error);
+  void refused(std::uint64_t id, NodeId from);
   void tick();
   void extend_reservation();
   bool is_full() const {
@@ -51,6 +61,10 @@ class NodeImpl {
     ++core.counters.refused;
     ++core.counters.refused_busy;
     return {Errc::kBusy, "this host has too much under way to begin with more; try again in a moment"};
+  }
+  Error no_member() {
+    ++core.counters.refused;
+    return {Errc::kBusy, "this host is leaving its cluster, or has left it: other hosts serve what it had"};
   }
   bool is_crowded() const {
     const auto unanswered = replication.unanswered() + reads.unanswered() + blocks.size() + forwarder.size();
@@ -67,8 +81,15 @@ class NodeImpl {
   HintReplay hints;
   AntiEntropy anti_entropy;
   Membership membership;
+  Transition transition;
   Forwarder forwarder;
   ForwardsTaken forwards_taken;
+  struct OnHold {
+    Message message;
+    std::int64_t until_ms = 0;
+  };
+  std::vector<OnHold> on_hold;       // in the order in which they came
+  bool looks_at_hold = false;        // some of them may be decided
   std::int64_t reserve_from_ms = 0;  // after a reservation that could not be saved
 };
 
@@ -109,77 +130,110 @@ Result<void> NodeImpl::start() {
 void NodeImpl::receive(Message message) {
   if (message.to != core.config.self || !core.peers.is_member(message.from)) return;
   ++core.counters.messages_in;
-  const auto from = message.from;
-  const auto id = message.id;
-  core.peers.heard(from, core.now);
+  core.peers.heard(message.from, core.now);
   core.clock.observe(message.hlc, core.now.wall_ms);
-  const bool chosen_by_layout =
-      std::holds_alternative<ReadRow>(message.body) || std::holds_alternative<ReadPage>(message.body) ||
-      std::holds_alternative<WriteRows>(message.body) || std::holds_alternative<HandOver>(message.body);
-  if (message.layout.number > core.layout.id().number) membership.behind(from);
-  if (chosen_by_layout && !membership.serves(message.layout)) {
-    ++core.counters.refused;
-    const auto origin = core.new_id();
-    core.send(origin, from, id, core.config.request_timeout_ms,
-              Refusal{Error{Errc::kRefused, "this node does not know that layout"}});
-    return;
+  const auto serving = serves(message);
+  if (serving == Membership::Serving::kServe) return dispatch(message);
+  membership.behind(message.from);
+  if (serving == Membership::Serving::kRefuse || on_hold.size() >= kMaxOnHold) return refuse_layout(message);
+  const auto patience_ms = std::min<std::int64_t>(message.ttl_ms, kHoldMs);
+  on_hold.push_back({std::move(message), core.now.mono_ms + patience_ms});
+}
+
+Membership::Serving NodeImpl::serves(const Message& message) const {
+  const auto is = [&]<class... T>(std::variant<T...>*) { return (std::holds_alternative<T>(message.body) || ...); };
+  using Reads = std::variant<ReadRow, ReadPage>;
+  using Writes = std::variant<WriteRows, HandOver, WriteBlock, SyncBlocks, SyncStore>;
+  if (is(static_cast<Reads*>(nullptr))) return membership.serves_read(message.layout);
+  if (is(static_cast<Writes*>(nullptr))) return membership.serves_write(message.layout);
+  return Membership::Serving::kServe;
+}
+
+void NodeImpl::refuse_layout(const Message& message) {
+  ++core.counters.refused;
+  core.send(core.new_id(), message.from, message.id, core.config.request_timeout_ms,
+            Refusal{Error{Errc::kRefused, "this node does not know that layout"}});
+}
+
+/// One that can be decided by now, or has to be, in a round of its own: what two of them save must not stand or fall
+/// together. False: there is none.
+bool NodeImpl::receive_on_hold() {
+  const auto decided = std::find_if(on_hold.begin(), on_hold.end(), [this](const OnHold& held) {
+    return serves(held.message) != Membership::Serving::kHold || held.until_ms <= core.now.mono_ms;
+  });
+  looks_at_hold = decided != on_hold.end();
+  if (!looks_at_hold) return false;
+  auto message = std::move(decided->message);
+  on_hold.erase(decided);
+  core.begin_round(core.now);
+  if (serves(message) == Membership::Serving::kServe) {
+    dispatch(message);
+  } else {
+    refuse_layout(message);
   }
-  dispatch(message);
+  return true;
+}
+
+std::vector<Effect> NodeImpl::take_effects() {
+  auto effects = core.take_effects();
+  while (effects.empty() && looks_at_hold && receive_on_hold()) effects = core.take_effects();
+  return effects;
 }
 
 void NodeImpl::dispatch(Message& message) {
   const auto from = message.from;
   const auto id = message.id;
   if (is_answer(message.body) && core.peers.answered(from, core.now)) anti_entropy.came_back(from);
-  std::visit(
-      Overloaded{
-          [&](Ping& ping) {
-            if (ping.from && ping.from->node == from) membership.heard(message, Gossip{{*ping.from}, true});
-            core.send(core.new_id(), from, id, core.config.request_timeout_ms, Pong{core.store.usage().full});
-          },
-          [&](Pong& pong) { core.peers.ponged(from, id, pong.full); },
-          [&](Gossip& g) {
-            membership.heard(message, g);
-            if (g.reply) return;
-            core.send(core.new_id(), from, id, core.config.request_timeout_ms, Gossip{core.peers.members(), true});
-          },
-          [&](ReadRow& b) { replica.read_row(message, b); },
-          [&](ReadPage& b) { replica.read_page(message, b); },
-          [&](WriteRows& b) { replica.write_rows(message, b); },
-          [&](HandOver& b) { replica.take_over(message, b); },
-          [&](WriteBlock& b) { replica.write_block(message, b); },
-          [&](ReadBlock& b) { replica.read_block(message, b); },
-          [&](ReadRowReply& b) {
-            if (!anti_entropy.replied(id, from, b)) reads.replied(id, from, std::move(b));
-          },
-          [&](ReadPageReply& b) { reads.replied(id, from, std::move(b)); },
-          [&](WriteRowsReply&) { confirmed(id, from); },
-          [&](WriteBlockReply&) { confirmed(id, from); },
-          [&](ReadBlockReply& b) {
-            if (!anti_entropy.replied(id, from, b)) blocks.replied(id, from, b);
-          },
-          [&](SyncBlocks& b) { replica.sync_blocks(message, b); },
-          [&](SyncBlocksReply& b) { blocks.synced(id, from, b.all); },
-          [&](Forward& b) {
-            if (!forwards_taken.first_time(from, id) && !core.bug(PlantedBug::kForwardTwice)) return;
-            auto* put = std::get_if<PutRequest>(&b.request);
-            const Asker asker{false, 0, from, id, core.now.mono_ms + message.ttl_ms};
-            if (put == nullptr)
-              return core.answer(core.new_id(), asker, Error{Errc::kUnsupported, "only puts are forwarded"});
-            // Who forwarded it tries the next owner, and in the end coordinates it itself.
-            if (is_full()) return core.answer(core.new_id(), asker, too_much_under_way());
-            puts.put(asker, std::move(*put));
-          },
-          [&](ForwardReply& b) { forwarder.replied(id, from, std::move(b)); },
-          [&](Refusal& b) { refused(id, from, b.error); },
-          [&](Propose& b) { membership.proposed(message, b); },
-          [&](ProposeReply&) { membership.consented(id, from); },
-          [&](ComparePartitions& b) { anti_entropy.compare_partitions(message, b); },
-          [&](ComparePartitionsReply& b) { anti_entropy.replied(id, from, b); },
-          [&](CompareItems& b) { anti_entropy.compare_items(message, b); },
-          [&](CompareItemsReply& b) { anti_entropy.replied(id, from, std::move(b)); },
-      },
-      message.body);
+  std::visit(Overloaded{
+                 [&](Ping& ping) {
+                   if (ping.from && ping.from->node == from) membership.heard(Gossip{{*ping.from}, true});
+                   core.send(core.new_id(), from, id, core.config.request_timeout_ms, Pong{core.store.usage().full});
+                 },
+                 [&](Pong& pong) { core.peers.ponged(from, id, pong.full); },
+                 [&](Gossip& g) {
+                   membership.heard(g);
+                   looks_at_hold = !on_hold.empty();
+                   if (g.reply) return;
+                   core.send(core.new_id(), from, id, core.config.request_timeout_ms, membership.gossip(true));
+                 },
+                 [&](ReadRow& b) { replica.read_row(message, b); },
+                 [&](ReadPage& b) { replica.read_page(message, b); },
+                 [&](WriteRows& b) { replica.write_rows(message, b); },
+                 [&](HandOver& b) { replica.take_over(message, b); },
+                 [&](WriteBlock& b) { replica.write_block(message, b); },
+                 [&](ReadBlock& b) { replica.read_block(message, b); },
+                 [&](ReadRowReply& b) {
+                   if (!anti_entropy.replied(id, from, b)) reads.replied(id, from, std::move(b));
+                 },
+                 [&](ReadPageReply& b) { reads.replied(id, from, std::move(b)); },
+                 [&](WriteRowsReply&) { confirmed(id, from); },
+                 [&](WriteBlockReply&) { confirmed(id, from); },
+                 [&](ReadBlockReply& b) {
+                   if (!anti_entropy.replied(id, from, b)) blocks.replied(id, from, b);
+                 },
+                 [&](SyncBlocks& b) { replica.sync_blocks(message, b); },
+                 [&](SyncStore&) { replica.sync_store(message); },
+                 [&](SyncStoreReply& b) { anti_entropy.replied(id, from, b); },
+                 [&](SyncBlocksReply& b) { blocks.synced(id, from, b.all); },
+                 [&](Forward& b) {
+                   if (!forwards_taken.first_time(from, id) && !core.bug(PlantedBug::kForwardTwice)) return;
+                   auto* put = std::get_if<PutRequest>(&b.request);
+                   const Asker asker{false, 0, from, id, core.now.mono_ms + message.ttl_ms};
+                   if (put == nullptr)
+                     return core.answer(core.new_id(), asker, Error{Errc::kUnsupported, "only puts are forwarded"});
+                   // Who forwarded it tries the next owner, and in the end coordinates it itself.
+                   if (!membership.is_member()) return core.answer(core.new_id(), asker, no_member());
+                   if (is_full()) return core.answer(core.new_id(), asker, too_much_under_way());
+                   puts.put(asker, std::move(*put));
+                 },
+                 [&](ForwardReply& b) { forwarder.replied(id, from, std::move(b)); },
+                 [&](Refusal&) { refused(id, from); },
+                 [&](ComparePartitions& b) { anti_entropy.compare_partitions(message, b); },
+                 [&](ComparePartitionsReply& b) { anti_entropy.replied(id, from, b); },
+                 [&](CompareItems& b) { anti_entropy.compare_items(message, b); },
+                 [&](CompareItemsReply& b) { anti_entropy.replied(id, from, std::move(b)); },
+             },
+             message.body);
 }
 
 void NodeImpl::confirmed(std::uint64_t id, NodeId from) {
@@ -188,13 +242,12 @@ void NodeImpl::confirmed(std::uint64_t id, NodeId from) {
   anti_entropy.confirmed(id, from);
 }
 
-void NodeImpl::refused(std::uint64_t id, NodeId from, const Error& error) {
+void NodeImpl::refused(std::uint64_t id, NodeId from) {
   replication.refused(id, from);
   reads.refused(id, from);
   blocks.refused(id, from);
   hints.refused(id, from);
   anti_entropy.refused(id, from);
-  membership.refused(id, from, error);
   forwarder.refused(id, from);
 }
 
@@ -202,6 +255,10 @@ void NodeImpl::request(const Asker& asker, Request request) {
   if (!membership.known()) {
     core.answer(core.new_id(), asker,
                 Error{Errc::kUnavailable, "this host has not yet heard from its cluster who the members are"});
+    return;
+  }
+  if (!membership.is_member() && !std::holds_alternative<UsageRequest>(request)) {
+    core.answer(core.new_id(), asker, no_member());
     return;
   }
   if (is_full() && !std::holds_alternative<UsageRequest>(request)) {
@@ -219,6 +276,7 @@ void NodeImpl::request(const Asker& asker, Request request) {
           [&](PutBlockRequest& r) { blocks.put(asker, std::move(r)); },
           [&](GetBlockRequest& r) { blocks.get(asker, r); },
           [&](AdmitRequest& r) { membership.admit(asker, std::move(r)); },
+          [&](ChangeMemberRequest& r) { membership.change(asker, r); },
           [&](SyncBlocksRequest& r) { blocks.sync(asker, r.blocks); },
           [&](UsageRequest&) { core.answer(core.new_id(), asker, core.store.usage()); },
           [&](AdminRequest& r) {
@@ -249,7 +307,7 @@ void NodeImpl::tick() {
   for (const auto& probe : core.peers.tick(core.now, core.random)) {
     const auto id = core.new_id();
     Body body = Ping{};
-    if (probe.gossip) body = Gossip{core.peers.members(), false};
+    if (probe.gossip) body = membership.gossip(false);
     if (probe.introduces) {
       body = Ping{core.peers.own()};
       core.peers.introduced(probe.to, id);
@@ -261,7 +319,9 @@ void NodeImpl::tick() {
   blocks.tick();
   forwarder.tick();
   hints.tick();
+  looks_at_hold = !on_hold.empty();
   membership.tick();
+  transition.tick();
   extend_reservation();
 }
 
@@ -299,7 +359,7 @@ void Node::tick(Time now) {
   impl_->tick();
 }
 
-std::vector<Effect> Node::take_effects() { return impl_->core.take_effects(); }
+std::vector<Effect> Node::take_effects() { return impl_->take_effects(); }
 
 std::vector<PeerView> Node::peers() const {
   auto view = impl_->core.peers.view();
@@ -310,19 +370,22 @@ std::vector<PeerView> Node::peers() const {
 const Counters& Node::counters() const { return impl_->core.counters; }
 
 std::vector<NodeId> Node::owners(std::uint16_t partition) const {
-  const auto list = impl_->core.layout.owners(partition);
+  const auto list = impl_->core.placement.head().owners(partition);
   return {list.begin(), list.end()};
 }
 
 Hlc Node::hlc() const { return impl_->core.clock.last(); }
-LayoutId Node::layout() const { return impl_->core.layout.id(); }
-std::vector<Member> Node::members() const { return impl_->core.peers.members(); }
+LayoutId Node::layout() const { return impl_->core.placement.head().id(); }
+std::vector<Member> Node::members() const { return impl_->core.peers.members_now(); }
 Quorum Node::quorum() const {
-  const auto& core = impl_->core;
-  return {core.layout.replicas(), core.read_quorum(), core.write_quorum()};
+  const auto& placement = impl_->core.placement;
+  return {placement.head().replicas(), placement.read_quorum(), placement.write_quorum()};
 }
 bool Node::crowded() const { return impl_->is_crowded(); }
 std::size_t Node::bytes_under_way() const { return impl_->core.bytes_held; }
+const LayoutHistory& Node::layouts() const { return impl_->core.placement.history(); }
+bool Node::has_left() const { return impl_->membership.has_left(); }
+double Node::given() const { return impl_->anti_entropy.given(); }
 bool Node::knows_members() const { return impl_->membership.known(); }
 
 bool Node::idle() const { return impl_->under_way() == 0 && impl_->hints.idle(); }

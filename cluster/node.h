@@ -17,6 +17,7 @@
 #include <variant>
 #include <vector>
 
+#include "cluster/layout_history.h"
 #include "cluster/message.h"
 
 namespace kinfs::cluster {
@@ -59,8 +60,10 @@ enum class PlantedBug : std::uint32_t {
   kAdoptPeersRow,         // anti-entropy takes the peer's state instead of merging it
   kConcludeAbsence,       // a host that is cut off and owns nothing of a key says that the key is not there
   kAnswerBeforeHint,      // a synced write is answered before the hint that it depends on is on disk
-  kJoinUnasked,           // a host is taken in without asking the other members
-  kJoinUnfilled,          // a host is taken in before the one before it has what was written earlier
+  kAckBeforeDrain,        // a layout is acked while writes that do not know it are under way
+  kSyncBeforeAcked,       // what is here is handed over while others still write without the new layout
+  kReadBeforeSynced,      // a node reads by a layout whose owners do not have everything yet
+  kDropBeforeRead,        // the layout before is forgotten while others read by it
   kForwardTwice,          // a forwarded put that the network delivers again is carried out again
   kSameUnseen,            // a replica says that it has what the asker has, without having looked
   kTakeOverFirst,         // an owner that was away takes what is of one partition key, and confirms all of it
@@ -73,7 +76,7 @@ struct NodeConfig {
   /// is certain that everything written under that name is there. Else empty: after a power cut or a failed fsync the
   /// tail of what was not synced may be gone, and a disk that was restored is an older one.
   Bytes run, last_run;
-  std::vector<Member> members;  // this node too, under `layout_number`
+  std::vector<Member> members;  // this node too, in the layout `layout_number`
   /// Hosts may join: the members are kept on the disk from the first start on, and `members` is what that begins with.
   bool members_grow = false;
   /// 0: nothing but hosts to be asked who the members are; until one has said, no request is served.
@@ -174,7 +177,12 @@ class Node {
   /// The owners of a partition, best first.
   std::vector<NodeId> owners(std::uint16_t partition) const;
   Hlc hlc() const;
-  LayoutId layout() const;
+  LayoutId layout() const;  // the head
+  const LayoutHistory& layouts() const;
+  /// This host is no member any more, and another one knows it too: nobody waits for it.
+  bool has_left() const;
+  /// While the members change: how much of what is stored here has gone to its new owners, 0 to 1.
+  double given() const;
   std::vector<Member> members() const;
   /// As it holds for the members that there are.
   Quorum quorum() const;

@@ -41,6 +41,7 @@ std::vector<Peers::Probe> Peers::tick(Time now, std::mt19937_64& random) {
   last_tick_ms_ = now.mono_ms;
   const bool stopped = gap > suspect_after_ms_ / 2;
   for (auto& [id, peer] : peers_) {
+    if (peer.silent()) continue;
     if (stopped) peer.answered_ms += gap;
     if (now.mono_ms - peer.answered_ms > suspect_after_ms_) peer.suspected = true;
     if (now.mono_ms - peer.probed_ms < probe_interval_ms_) continue;
@@ -52,7 +53,7 @@ std::vector<Peers::Probe> Peers::tick(Time now, std::mt19937_64& random) {
     // Suspected peers stay candidates only as seeds: that heals a split without flooding the dead.
     std::vector<NodeId> candidates;
     for (const auto& [id, peer] : peers_) {
-      if (!peer.suspected || peer.seed) candidates.push_back(id);
+      if (!peer.suspected || (peer.seed && !peer.gone)) candidates.push_back(id);
     }
     if (!candidates.empty()) out.push_back({candidates[random() % candidates.size()], true});
   }
@@ -121,26 +122,29 @@ bool Peers::defend(const std::vector<Member>& members) {
   return defends;
 }
 
-void Peers::set_members(const std::vector<Member>& members, std::int64_t now_ms) {
+void Peers::set_members(const std::vector<Member>& members, const std::set<NodeId>& hosts, const std::set<NodeId>& gone,
+                        std::int64_t now_ms) {
   for (const auto& m : members) {
     if (m.node == self_) {
       if (own_.node != self_) own_ = m;
-      own_.weight = m.weight;
-      own_.zone = m.zone;
       continue;
     }
+    if (!hosts.contains(m.node) && !gone.contains(m.node)) continue;
     const auto [it, is_new] = peers_.try_emplace(m.node);
     if (!is_new) continue;
     it->second.member = m;
     it->second.answered_ms = now_ms;
     it->second.probed_ms = now_ms - probe_interval_ms_;
+    it->second.suspected = gone.contains(m.node);
   }
   merge(members);
+  for (auto& [id, peer] : peers_) peer.gone = !hosts.contains(id);
 }
 
 std::vector<PeerView> Peers::view() const {
   std::vector<PeerView> out;
   for (const auto& [id, peer] : peers_) {
+    if (peer.gone) continue;
     out.push_back({peer.member, peer.suspected, peer.heard_ms, 0, peer.really_answered_ms, peer.full});
   }
   return out;
@@ -148,7 +152,17 @@ std::vector<PeerView> Peers::view() const {
 
 std::vector<NodeId> Peers::ids() const {
   std::vector<NodeId> out;
-  for (const auto& [id, peer] : peers_) out.push_back(id);
+  for (const auto& [id, peer] : peers_) {
+    if (!peer.silent()) out.push_back(id);
+  }
+  return out;
+}
+
+std::vector<Member> Peers::members_now() const {
+  std::vector<Member> out{own_};
+  for (const auto& [id, peer] : peers_) {
+    if (!peer.gone) out.push_back(peer.member);
+  }
   return out;
 }
 

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <random>
+#include <set>
 #include <vector>
 
 #include "cluster/node.h"
@@ -37,8 +38,8 @@ class Peers {
   void introduced(NodeId node, std::uint64_t id);
   /// `node` answered the ping of that id, with what it says of its disk.
   void ponged(NodeId node, std::uint64_t id, bool full);
-  /// Everything we know, to be sent; and what another knows, to be merged (greater incarnation wins); true when
-  /// that changed something.
+  /// Everything we know, those too that are gone, to be sent; and what another knows, to be merged (greater incarnation
+  /// wins); true when that changed something.
   std::vector<Member> members() const;
   const Member& own() const { return own_; }
   bool merge(const std::vector<Member>& members);
@@ -49,8 +50,14 @@ class Peers {
   bool defend(const std::vector<Member>& members);
   /// Those that are new are taken for healthy until they do not answer; those that are known stay as they are. Of
   /// itself a node knows best, but for what the layout is made from.
-  void set_members(const std::vector<Member>& members, std::int64_t now_ms);
+  /// Those that are in no layout any more are in `gone`: they are not looked for, but answered, since they may not have
+  /// heard of it. Of whom neither says anything, nothing is taken over.
+  void set_members(const std::vector<Member>& members, const std::set<NodeId>& hosts, const std::set<NodeId>& gone,
+                   std::int64_t now_ms);
+  /// These leave out those that are gone.
   std::vector<PeerView> view() const;
+  std::vector<Member> members_now() const;
+  /// Of all that may answer.
   std::vector<NodeId> ids() const;
 
  private:
@@ -58,6 +65,8 @@ class Peers {
     Member member;
     bool seed = false;
     bool suspected = false;
+    bool gone = false;
+    bool silent() const { return gone && suspected; }
     std::int64_t answered_ms = 0;
     std::int64_t heard_ms = -1;
     std::int64_t really_answered_ms = -1;  // what suspicion goes by begins with the start, and leaves out gaps

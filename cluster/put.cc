@@ -15,14 +15,7 @@ constexpr std::size_t kCopies = 2;  // of the rows of a put: as they are, and as
 void PutCoordinator::put(const Asker& asker, PutRequest request) {
   const auto id = core_.new_id();
   const auto partition = partition_of(request.volume, request.partition_key);
-  const auto order = core_.layout.preference(partition);
-  Replication::Plan plan;
-  plan.id = id;
-  plan.preference.assign(order.begin(), order.end());
-  plan.owners = core_.layout.replicas();
-  plan.quorum = core_.write_quorum();
-  plan.self_is_owner = core_.owns(partition);
-  plan.sync = request.options.sync;
+  auto plan = replication_.plan(id, partition, request.options.sync);
 
   // 1. Make the versions and their dots.
   auto made = make_versions(request);

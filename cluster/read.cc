@@ -55,19 +55,23 @@ RowPage reconcile(const std::vector<const RowPage*>& pages) {
 
 void ReadCoordinator::get(const Asker& asker, GetRequest request) {
   ++core_.counters.gets;
-  begin(UnderWay{asker, std::move(request), {}, {}, {}, {}, false, 0, 0, 0, false, {}});
+  begin(UnderWay{asker, std::move(request), {}, {}, {}, {}, false, {}, {}, 0, 0, 0, false, {}});
 }
 
 void ReadCoordinator::scan(const Asker& asker, ScanRequest request) {
   ++core_.counters.scans;
-  begin(UnderWay{asker, std::move(request), {}, {}, {}, {}, false, 0, 0, 0, false, {}});
+  begin(UnderWay{asker, std::move(request), {}, {}, {}, {}, false, {}, {}, 0, 0, 0, false, {}});
 }
 
 void ReadCoordinator::begin(UnderWay op) {
   const auto id = core_.new_id();
   const auto partition = partition_of(volume_of(op.request), partition_key_of(op.request));
-  const bool owner = core_.owns(partition);
-  op.quorum = core_.read_quorum();
+  const auto& layout = core_.placement.reading();
+  const auto owners = layout.owners(partition);
+  op.layout = layout.id();
+  op.owners.assign(owners.begin(), owners.end());
+  op.quorum = core_.placement.read_quorum();
+  const bool owner = layout.owns(core_.config.self, partition);
   op.asked_ms = core_.now.mono_ms;
   op.deadline_ms = std::min(op.asker.deadline_ms, core_.now.mono_ms + core_.config.request_timeout_ms);
   const bool here = read_here(op, owner);
@@ -75,7 +79,7 @@ void ReadCoordinator::begin(UnderWay op) {
 
   // 1. Ask the N-1 highest-ranked healthy nodes for their versions, N when there is nothing to read here: as many of
   // them as the quorum takes.
-  choose(op, partition, core_.layout.replicas() - (here && owner ? 1 : 0));
+  choose(op, partition, op.owners.size() - (here && owner ? 1 : 0));
   // Without anti-entropy reads are all that brings replicas together.
   const bool all = core_.config.compare_interval_ms == 0 || core_.random() % kAskAllOneIn == 0;
   const std::size_t needed = op.quorum - (here && owner ? 1 : 0);
@@ -90,13 +94,14 @@ void ReadCoordinator::begin(UnderWay op) {
 
 /// Owners first, of these the fastest. Others stand in for owners: they make no quorum.
 void ReadCoordinator::choose(UnderWay& op, std::uint16_t partition, std::size_t others) {
-  for (const auto node : core_.layout.preference(partition)) {
+  const auto is_owner = [&](NodeId n) { return std::find(op.owners.begin(), op.owners.end(), n) != op.owners.end(); };
+  for (const auto node : core_.placement.reading().preference(partition)) {
     if (op.more.size() == others) break;
     if (node != core_.config.self && core_.peers.healthy(node)) op.more.push_back(node);
   }
   std::stable_sort(op.more.begin(), op.more.end(), [&](NodeId a, NodeId b) {
-    const bool a_owns = core_.layout.owns(a, partition);
-    const bool b_owns = core_.layout.owns(b, partition);
+    const bool a_owns = is_owner(a);
+    const bool b_owns = is_owner(b);
     return a_owns != b_owns ? a_owns : usual_ms(a) < usual_ms(b);
   });
 }
@@ -110,7 +115,7 @@ void ReadCoordinator::ask(std::uint64_t id, UnderWay& op, NodeId node) {
     const auto& scan = std::get<ScanRequest>(op.request);
     body = ReadPage{scan.volume, scan.partition_key, scan.from, scan.limit, known};
   }
-  core_.send(id, node, id, core_.config.request_timeout_ms, std::move(body));
+  core_.send(id, node, id, core_.config.request_timeout_ms, std::move(body), op.layout);
   op.pending.push_back({node, core_.now.mono_ms});
 }
 
@@ -176,8 +181,7 @@ void ReadCoordinator::add(std::uint64_t id, Found found) {
     found.same = op.known == digest;
     if (!op.known) op.known = digest;
   }
-  const auto partition = partition_of(volume_of(op.request), partition_key_of(op.request));
-  found.owner = core_.layout.owns(found.node, partition);
+  found.owner = std::find(op.owners.begin(), op.owners.end(), found.node) != op.owners.end();
   op.held.add(bytes_of(found.page));
   op.found.push_back(std::move(found));
   settle(id);
@@ -188,6 +192,11 @@ void ReadCoordinator::refused(std::uint64_t id, NodeId from) {
   if (it == under_way_.end()) return;
   if (std::erase_if(it->second.pending, [&](const Asked& a) { return a.node == from; }) == 0) return;
   settle(id);
+}
+
+bool ReadCoordinator::goes_by_another(const LayoutId& layout) const {
+  return std::any_of(under_way_.begin(), under_way_.end(),
+                     [&](const auto& entry) { return !entry.second.answered && entry.second.layout != layout; });
 }
 
 void ReadCoordinator::took(const Asked& asked) {

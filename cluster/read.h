@@ -39,6 +39,8 @@ class ReadCoordinator {
   bool has(std::uint64_t id) const { return under_way_.contains(id); }
   std::size_t size() const { return under_way_.size(); }
   std::size_t unanswered() const { return under_way_.size() - answered_; }
+  /// Whether one that is not answered goes by another layout than that.
+  bool goes_by_another(const LayoutId& layout) const;
 
  private:
   struct Found {
@@ -60,7 +62,9 @@ class ReadCoordinator {
     std::vector<NodeId> more;        // not asked yet
     std::optional<Digest128> known;  // of what was found first
     bool told = false;               // the replicas are asked whether they have that
-    std::uint32_t quorum = 0;  // as of the layout under which the owners were asked
+    LayoutId layout;                 // in which the quorum is counted
+    std::vector<NodeId> owners;      // there
+    std::uint32_t quorum = 0;
     std::int64_t asked_ms = 0;
     std::int64_t deadline_ms = 0;
     bool answered = false;

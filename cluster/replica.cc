@@ -125,6 +125,10 @@ void Replica::sync_blocks(const Message& message, const SyncBlocks& sync) {
   confirm(origin, to, *here, SyncBlocksReply{*here});
 }
 
+void Replica::sync_store(const Message& message) {
+  confirm(core_.new_id(), {message.from, message.id}, true, SyncStoreReply{core_.config.run});
+}
+
 void Replica::confirm(std::uint64_t origin, ReturnTo to, bool sync, Body body) {
   if (!sync || core_.bug(PlantedBug::kConfirmBeforeSync)) return reply(origin, to, std::move(body));
   core_.after_sync(origin, [this, origin, to, body = std::move(body)] { reply(origin, to, body); });

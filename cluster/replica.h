@@ -21,6 +21,7 @@ class Replica {
   void read_page(const Message& message, const ReadPage& read);
   void write_block(const Message& message, const WriteBlock& write);
   void read_block(const Message& message, const ReadBlock& read);
+  void sync_store(const Message& message);
   void sync_blocks(const Message& message, const SyncBlocks& sync);
 
  private:

@@ -5,7 +5,22 @@
 
 namespace kinfs::cluster {
 
-std::vector<NodeId> Replication::hinted_here(const std::vector<NodeId>& preference, std::uint32_t owners) const {
+Replication::Plan Replication::plan(std::uint64_t id, std::uint16_t partition, bool sync) const {
+  Plan plan;
+  plan.id = id;
+  plan.owners = core_.placement.owners(partition).size();
+  plan.preference = core_.placement.preference(partition);
+  plan.quorums = core_.placement.write_quorums(partition);
+  plan.self_is_owner = core_.owns(partition);
+  plan.sync = sync;
+  return plan;
+}
+
+bool Replication::has_before(std::uint64_t id) const {
+  return std::any_of(under_way_.begin(), under_way_.end(), [id](const auto& entry) { return entry.first < id; });
+}
+
+std::vector<NodeId> Replication::hinted_here(const std::vector<NodeId>& preference, std::size_t owners) const {
   std::vector<NodeId> down, here;
   std::size_t stand_ins = 0;
   bool own = false;
@@ -110,7 +125,7 @@ void Replication::confirmed_here(std::uint64_t id) {
   const auto it = under_way_.find(id);
   if (it == under_way_.end()) return;
   it->second.here = true;
-  if (it->second.plan.self_is_owner) ++it->second.owners_confirmed;
+  if (it->second.plan.self_is_owner) it->second.confirmed.push_back(core_.config.self);
   settle(id);
 }
 
@@ -120,7 +135,7 @@ void Replication::confirmed(std::uint64_t id, NodeId from) {
   auto& pending = it->second.pending;
   const auto target = std::find_if(pending.begin(), pending.end(), [&](const Target& t) { return t.node == from; });
   if (target == pending.end()) return;  // a repeated answer, or one that came after its time
-  if (target->hint_for.empty()) ++it->second.owners_confirmed;
+  if (target->hint_for.empty()) it->second.confirmed.push_back(from);
   pending.erase(target);
   settle(id);
 }
@@ -143,7 +158,7 @@ void Replication::settle(std::uint64_t id) {
   const auto it = under_way_.find(id);
   if (it == under_way_.end()) return;
   auto& op = it->second;
-  const bool enough = op.owners_confirmed >= op.plan.quorum;
+  const bool enough = met_by(op.plan.quorums, op.confirmed);
   const bool hints_kept = op.hints_syncing == 0 || core_.bug(PlantedBug::kAnswerBeforeHint);
   const bool nothing_more = op.pending.empty() && op.here && hints_kept;
   if (!op.answered && op.here && (enough || nothing_more)) {

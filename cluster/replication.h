@@ -23,9 +23,9 @@ class Replication {
  public:
   struct Plan {
     std::uint64_t id = 0;
-    std::vector<NodeId> preference;  // of the partition, best first
-    std::uint32_t owners = 0;
-    std::uint32_t quorum = 0;        // W, as of the layout that these are of
+    std::vector<NodeId> preference;  // of the partition: its owners in all active layouts, then who stands in for them
+    std::size_t owners = 0;          // so many of these
+    OwnerQuorums quorums;            // of each of those layouts
     bool self_is_owner = false;
     bool sync = false;
     Held held;  // what `body` keeps
@@ -33,15 +33,17 @@ class Replication {
     std::function<Body(std::vector<NodeId> hint_for)> body;
     /// Saves hints for these owners here, as `origin`.
     std::function<void(std::uint64_t origin, const std::vector<NodeId>&)> keep_hints;
-    /// Called once, when W owners have confirmed, or when there is nothing more to wait for.
+    /// Called once, when W owners of each active layout have confirmed, or when there is nothing more to wait for.
     std::function<void(std::uint64_t origin, bool degraded)> answer;
     /// Called instead.
     std::function<void(const Error&)> fail;
   };
 
   explicit Replication(Core& core) : core_(core) {}
+  /// Whose state goes where, as of the layouts that are active now.
+  Plan plan(std::uint64_t id, std::uint16_t partition, bool sync) const;
   /// Owners that are suspected and for whom this node keeps the hint: to be saved in the same batch as the state.
-  std::vector<NodeId> hinted_here(const std::vector<NodeId>& preference, std::uint32_t owners) const;
+  std::vector<NodeId> hinted_here(const std::vector<NodeId>& preference, std::size_t owners) const;
   /// Step 3 of put. The state has been saved as `plan.id`, its hints for hinted_here() too. Should that fail, nothing
   /// was sent: the asker is told so.
   void begin(Plan plan);
@@ -54,6 +56,8 @@ class Replication {
   bool has(std::uint64_t id) const { return under_way_.contains(id); }
   std::size_t size() const { return under_way_.size(); }
   std::size_t unanswered() const { return under_way_.size() - answered_; }
+  /// Whether something that began under an id before that is under way.
+  bool has_before(std::uint64_t id) const;
 
  private:
   struct Target {
@@ -66,7 +70,7 @@ class Replication {
     std::vector<Target> pending;
     std::size_t next_stand_in = 0;  // index into preference
     bool stands_in = false;         // this node does
-    std::uint32_t owners_confirmed = 0;
+    std::vector<NodeId> confirmed;  // owners
     bool here = false;
     bool answered = false;
     std::uint64_t hint_round = 0;   // the round in which a hint was last kept here,

@@ -72,6 +72,7 @@ struct LimitCheck {
   std::optional<Error> operator()(const UsageRequest&) const { return std::nullopt; }
   std::optional<Error> operator()(const AdminRequest&) const { return std::nullopt; }
   std::optional<Error> operator()(const AdmitRequest&) const { return std::nullopt; }
+  std::optional<Error> operator()(const ChangeMemberRequest&) const { return std::nullopt; }
 
   static std::optional<Error> check_file_id(const BlockKey& key) {
     if (key.file_id.size() <= kMaxFileIdBytes) return std::nullopt;
@@ -149,7 +150,7 @@ Promise<Answer> SocketClient::Impl::call(Request request) {
   call->id = next_id_++;
   call->rows = row_names(request);
   call->cost = answer_bytes(request);
-  call->at_home = std::holds_alternative<AdminRequest>(request);
+  call->at_home = std::holds_alternative<AdminRequest>(request) || std::holds_alternative<ChangeMemberRequest>(request);
   const auto now_ms = EventLoop::mono_ms();
   call->deadline_ms = now_ms + options_.timeout_ms;
   call->promise = promise;
@@ -376,6 +377,14 @@ Task<Result<SharedBytes>> SocketClient::get_block(BlockKey key) {
 }
 
 Task<Result<StoreUsage>> SocketClient::usage() { return impl_->ask<StoreUsage>(UsageRequest{}); }
+
+Task<Result<void>> SocketClient::change_member(ChangeMemberRequest change) {
+  Request request = std::move(change);
+  auto task = impl_->ask<Admitted>(std::move(request));
+  auto answer = co_await task;
+  if (!answer) co_return pass(std::move(answer));
+  co_return Result<void>();
+}
 
 Task<Result<std::string>> SocketClient::admin(std::string command, std::vector<std::string> arguments) {
   Request request = AdminRequest{std::move(command), std::move(arguments)};

@@ -52,6 +52,8 @@ class SocketClient : public Client {
   Task<Result<SharedBytes>> get_block(BlockKey key) override;
   Task<Result<StoreUsage>> usage() override;
   Task<Result<std::string>> admin(std::string command, std::vector<std::string> arguments);
+  /// Of its own daemon, as admin().
+  Task<Result<void>> change_member(ChangeMemberRequest change);
 
   EventId next_event() override;
   Hlc next_hlc() override;

@@ -312,6 +312,10 @@ void Daemon::Impl::on_request(Way way, std::uint64_t connection, std::uint64_t i
   if (std::holds_alternative<cluster::AdmitRequest>(request)) {
     return reply(asker, Error{Errc::kRefused, "a host joins by an invitation: kinfs invite here, kinfs join there"});
   }
+  if (std::holds_alternative<cluster::ChangeMemberRequest>(request) && way != Way::kUnixSocket) {
+    return reply(asker, Error{Errc::kRefused, fmt::format("{} changes its cluster at a word on its own socket only, {}",
+                                                          config.name, config.socket)});
+  }
   const auto* command = std::get_if<cluster::AdminRequest>(&request);
   if (command == nullptr || stopping_since) return ask(asker, std::move(request), ttl_ms);
   if (way == Way::kUnixSocket || command->command == cluster::kReadyCommand) {

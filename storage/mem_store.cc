@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "storage/record_codec.h"
 
@@ -92,6 +93,19 @@ std::uint64_t MemStore::hint_count(NodeId target) const {
     return it == table.count.end() ? 0 : it->second;
   };
   return of(hints_) + of(block_hints_);
+}
+
+std::vector<NodeId> MemStore::hint_targets() const {
+  const std::lock_guard lock(mutex_);
+  std::set<NodeId> out;
+  const auto add = [&](const auto& table) {
+    for (const auto& [target, count] : table.count) {
+      if (count > 0) out.insert(target);
+    }
+  };
+  add(hints_);
+  add(block_hints_);
+  return {out.begin(), out.end()};
 }
 
 Result<std::uint64_t> MemStore::last_hint_sequence() const {

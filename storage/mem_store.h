@@ -26,6 +26,7 @@ class MemStore : public Store {
   Result<std::vector<Hint>> hints(NodeId target, std::uint64_t after, std::size_t limit) const override;
   Result<std::vector<BlockHint>> block_hints(NodeId target, std::uint64_t after, std::size_t limit) const override;
   std::uint64_t hint_count(NodeId target) const override;
+  std::vector<NodeId> hint_targets() const override;
   Result<std::uint64_t> last_hint_sequence() const override;
   Result<std::optional<NodeMeta>> meta() const override;
   Result<SharedBytes> get_block(const BlockKey& key) const override;

@@ -296,6 +296,103 @@ Result<CausalContext> decode_context(ByteView bytes) {
   return context_from_proto(p);
 }
 
+// --- Layouts ---
+
+namespace {
+
+void to_proto(const LayoutId& id, record::LayoutId& out) {
+  out.set_number(id.number);
+  out.set_hash(id.hash);
+}
+
+LayoutId from_proto(const record::LayoutId& p) { return {p.number(), p.hash()}; }
+
+void to_proto(const LayoutRecord& record, record::LayoutRecord& out) {
+  to_proto(record.id, *out.mutable_id());
+  out.set_replicas(record.replicas);
+  out.set_computed(record.computed);
+  for (const auto& [node, role] : record.roles) {
+    auto& to = *out.add_role();
+    to.set_node(static_cast<std::uint64_t>(node));
+    to.set_part(static_cast<std::uint32_t>(role.part));
+    to.set_part_hlc(role.part_said.hlc.value);
+    to.set_part_by(static_cast<std::uint64_t>(role.part_said.by));
+    to.set_weight(role.weight);
+    to.set_zone(role.zone);
+    to.set_share_hlc(role.share_said.hlc.value);
+    to.set_share_by(static_cast<std::uint64_t>(role.share_said.by));
+  }
+  for (const auto& parent : record.parents) to_proto(parent, *out.add_parent());
+}
+
+Result<LayoutRecord> from_proto(record::LayoutRecord& p) {
+  if (auto ok = known(p, "layout"); !ok) return pass(std::move(ok));
+  LayoutRecord out;
+  out.id = from_proto(p.id());
+  out.replicas = p.replicas();
+  out.computed = p.computed();
+  for (auto& r : *p.mutable_role()) {
+    if (auto ok = known(r, "layout"); !ok) return pass(std::move(ok));
+    if (r.part() > static_cast<std::uint32_t>(Role::Part::kExcused)) return corrupt("a host has no part in a layout");
+    out.roles.emplace(NodeId{r.node()}, Role{Role::Part{static_cast<std::uint8_t>(r.part())},
+                                             {Hlc{r.part_hlc()}, NodeId{r.part_by()}},
+                                             r.weight(),
+                                             std::move(*r.mutable_zone()),
+                                             {Hlc{r.share_hlc()}, NodeId{r.share_by()}}});
+  }
+  for (const auto& parent : p.parent()) out.parents.push_back(from_proto(parent));
+  if (!std::is_sorted(out.parents.begin(), out.parents.end())) return corrupt("a layout's parents are out of order");
+  if (layout_id_of(out.id.number, out) != out.id) return corrupt("a layout is not what its hash says");
+  return out;
+}
+
+void to_proto(const Layouts& layouts, record::Layouts& out) {
+  to_proto(layouts.base, *out.mutable_base());
+  for (const auto& record : layouts.records) to_proto(record, *out.add_record());
+  for (const auto& [node, tracker] : layouts.trackers) {
+    auto& to = *out.add_tracker();
+    to.set_node(static_cast<std::uint64_t>(node));
+    to.set_turn(tracker.turn);
+    to_proto(tracker.acked, *to.mutable_acked());
+    to_proto(tracker.synced, *to.mutable_synced());
+    to_proto(tracker.read, *to.mutable_read());
+  }
+}
+
+Result<Layouts> from_proto(record::Layouts& p) {
+  if (auto ok = known(p, "list of layouts"); !ok) return pass(std::move(ok));
+  Layouts out;
+  auto base = from_proto(*p.mutable_base());
+  if (!base) return pass(std::move(base));
+  out.base = std::move(*base);
+  for (auto& r : *p.mutable_record()) {
+    auto record = from_proto(r);
+    if (!record) return pass(std::move(record));
+    out.records.push_back(std::move(*record));
+  }
+  for (const auto& t : p.tracker()) {
+    if (auto ok = known(t, "list of layouts"); !ok) return pass(std::move(ok));
+    out.trackers[NodeId{t.node()}] = {t.turn(), from_proto(t.acked()), from_proto(t.synced()), from_proto(t.read())};
+  }
+  return out;
+}
+
+}  // namespace
+
+Bytes encode_layouts(const Layouts& layouts) {
+  record::Layouts p;
+  to_proto(layouts, p);
+  return serialize(p);
+}
+
+Result<Layouts> decode_layouts(ByteView bytes) {
+  record::Layouts p;
+  if (auto ok = parse(p, bytes, "list of layouts"); !ok) return pass(std::move(ok));
+  return from_proto(p);
+}
+
+// --- The node's record ---
+
 Bytes encode_meta(const NodeMeta& meta) {
   record::NodeMeta p;
   p.set_node(static_cast<std::uint64_t>(meta.node));
@@ -317,6 +414,7 @@ Bytes encode_meta(const NodeMeta& meta) {
     to.set_incarnation(m.incarnation);
     to.set_client_key(m.client_key);
   }
+  if (meta.layouts.base.id.number != 0) to_proto(meta.layouts, *p.mutable_layouts());
   return serialize(p);
 }
 
@@ -342,6 +440,11 @@ Result<NodeMeta> decode_meta(ByteView bytes) {
     meta.members.push_back({NodeId{m.node()}, std::move(*m.mutable_name()), std::move(*m.mutable_address()),
                             std::move(*m.mutable_public_key()), m.weight(), std::move(*m.mutable_zone()),
                             m.incarnation(), std::move(*m.mutable_client_key())});
+  }
+  if (p.has_layouts()) {
+    auto layouts = from_proto(*p.mutable_layouts());
+    if (!layouts) return pass(std::move(layouts));
+    meta.layouts = std::move(*layouts);
   }
   return meta;
 }

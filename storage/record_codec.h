@@ -43,6 +43,9 @@ Result<CausalContext> decode_context(ByteView bytes);
 Bytes encode_meta(const NodeMeta& meta);
 Result<NodeMeta> decode_meta(ByteView bytes);
 
+Bytes encode_layouts(const Layouts& layouts);
+Result<Layouts> decode_layouts(ByteView bytes);
+
 Bytes encode_location(const BlockLocation& location);
 Result<BlockLocation> decode_location(ByteView bytes);
 

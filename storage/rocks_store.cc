@@ -159,6 +159,7 @@ class Rocks : public Store {
   Result<std::vector<Hint>> hints(NodeId target, std::uint64_t after, std::size_t limit) const override;
   Result<std::vector<BlockHint>> block_hints(NodeId target, std::uint64_t after, std::size_t limit) const override;
   std::uint64_t hint_count(NodeId target) const override;
+  std::vector<NodeId> hint_targets() const override;
   Result<std::uint64_t> last_hint_sequence() const override;
   Result<std::optional<NodeMeta>> meta() const override;
   Result<SharedBytes> get_block(const BlockKey& key) const override;
@@ -390,6 +391,15 @@ std::uint64_t Rocks::hint_count(NodeId target) const {
   const std::lock_guard lock(hints_mutex_);
   const auto it = hint_counts_.find(target);
   return it == hint_counts_.end() ? 0 : static_cast<std::uint64_t>(std::max<std::int64_t>(it->second, 0));
+}
+
+std::vector<NodeId> Rocks::hint_targets() const {
+  const std::lock_guard lock(hints_mutex_);
+  std::vector<NodeId> out;
+  for (const auto& [target, count] : hint_counts_) {
+    if (count > 0) out.push_back(target);
+  }
+  return out;
 }
 
 Result<std::uint64_t> Rocks::last_hint_sequence() const {

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "storage/key.h"
+#include "storage/layouts.h"
 #include "storage/result.h"
 #include "storage/version.h"
 
@@ -78,8 +79,9 @@ struct NodeMeta {
   std::uint64_t boot = 0;              // how often the node was started on this directory
   std::uint64_t counter_floor = 0;     // dots below it may have been lost here, and live on elsewhere
   Bytes run;                           // the name of the last start, see NodeConfig
-  std::uint64_t layout_number = 0;     // of the members below; 0: they stand in the configuration
-  std::vector<Member> members;
+  std::uint64_t layout_number = 0;     // of the members below, where `layouts` has none; no longer written
+  std::vector<Member> members;         // none: they stand in the configuration
+  Layouts layouts;
   bool operator==(const NodeMeta&) const = default;
 };
 
@@ -134,6 +136,8 @@ class Reader {
   virtual Result<std::vector<BlockHint>> block_hints(NodeId target, std::uint64_t after, std::size_t limit) const = 0;
   /// Of rows and of blocks; known without looking at them.
   virtual std::uint64_t hint_count(NodeId target) const = 0;
+  /// Those that it is not 0 for, ascending.
+  virtual std::vector<NodeId> hint_targets() const = 0;
   /// The greatest sequence of any hint stored, 0 when none; asked at start only.
   virtual Result<std::uint64_t> last_hint_sequence() const = 0;
   /// nullopt in a fresh directory.

@@ -94,8 +94,9 @@ TEST_F(MembersTest, ALaterLayoutDoesNotTakeAHostBackToItsOldAddress) {
   sent.clear();
   members.front().address = "where it was";
   members.front().incarnation = 7;
-  const auto layout = Layout(3, members, config.quorum.n).id();
-  node->receive(Message{NodeId{2}, config.self, 5, layout, 1000, {}, Gossip{members, true}}, now);
+  const Layouts layouts{first_layout(3, config.quorum.n, members), {}, {}};
+  const auto layout = layouts.base.id;
+  node->receive(Message{NodeId{2}, config.self, 5, layout, 1000, {}, Gossip{members, true, layouts}}, now);
   run();
   EXPECT_EQ(node->layout(), layout);
   EXPECT_EQ(node->members().front().address, "test");

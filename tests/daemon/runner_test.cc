@@ -56,6 +56,7 @@ class FakeStore : public Store {
   Result<std::vector<BlockHint>> block_hints(NodeId, std::uint64_t, std::size_t) const override {
     return std::vector<BlockHint>{};
   }
+  std::vector<NodeId> hint_targets() const override { return {}; }
   std::uint64_t hint_count(NodeId) const override { return 0; }
   Result<std::uint64_t> last_hint_sequence() const override { return 0; }
   Result<std::optional<NodeMeta>> meta() const override { return stored_meta; }

@@ -55,7 +55,8 @@ inline std::vector<Request> sample_requests() {
           UsageRequest{},
           AdminRequest{"cut", {"a", "", "c"}},
           AdmitRequest{{NodeId{4}, "host4", "tcp://[::1]:7946", Bytes(32, 'k'), 3, "cellar", 1}},
-          SyncBlocksRequest{sample_block_set()}};
+          SyncBlocksRequest{sample_block_set()},
+          ChangeMemberRequest{"host4", ChangeMemberRequest::Change::kShare, true, 3, "attic"}};
 }
 
 inline std::vector<Answer> sample_answers() {
@@ -77,6 +78,14 @@ inline std::vector<Answer> sample_answers() {
   return out;
 }
 
+inline Layouts sample_layouts() {
+  Layouts out;
+  out.base.roles[NodeId{3}] = {Role::Part::kMember, {{5}, NodeId{3}}, 5, "zone-b", {{6}, NodeId{3}}};
+  out.base.id = layout_id_of(1, out.base);
+  out.trackers[NodeId{3}] = {1, out.base.id, {}, {}};
+  return out;
+}
+
 inline std::vector<Message> sample_messages() {
   Member member{NodeId{3}, "host3", "tcp://127.0.0.1:7946", Bytes(32, '\x9c'), 5, "zone-b", 17};
   auto announced = member;
@@ -88,6 +97,7 @@ inline std::vector<Message> sample_messages() {
       Pong{true},
       Gossip{{member, announced}, true},
       Gossip{},
+      Gossip{{member}, false, sample_layouts()},
       ReadRow{{VolumeId{1}, "dir", "name"}},
       ReadRow{{VolumeId{1}, "dir", "name"}, Digest128{1, 2, 3}},
       ReadRowReply{sample_row(), sample_stat()},
@@ -112,13 +122,12 @@ inline std::vector<Message> sample_messages() {
       CompareItems{ItemKind::kBlock, 5, "after", {{"", 0, {}}}, true},
       CompareItemsReply{{1}, {{"k", md5("d")}, {Bytes("k\0", 2), {}}}, false},
       CompareItemsReply{},
-      Propose{{{NodeId{1}, "host1", "tcp://a:1", Bytes(32, 'k'), 2, "attic", 7},
-               {NodeId{2}, "host2", "tcp://b:1", Bytes(32, 'l'), 1, "", 0}}},
-      ProposeReply{},
       SyncBlocks{sample_block_set()},
       SyncBlocksReply{true},
       HandOver{{{VolumeId{1}, "dir", {{"b", sample_row()}, {"a", Row{}}}}, {VolumeId{2}, "p", {{"", Row{}}}}}, true},
-      HandOver{}};
+      HandOver{},
+      SyncStore{},
+      SyncStoreReply{"a run"}};
   for (auto& request : sample_requests()) bodies.push_back(Forward{std::move(request)});
   for (auto& answer : sample_answers()) bodies.push_back(ForwardReply{std::move(answer)});
   std::vector<Message> out;
@@ -196,14 +205,17 @@ struct Dump {
   std::string operator()(const AdmitRequest& v) const { return all(v.member); }
   std::string operator()(const Admitted& v) const { return all(v.members) + std::to_string(v.layout_number); }
 
-  std::string operator()(const Propose& v) const { return all(v.members); }
-  std::string operator()(const ProposeReply&) const { return "consent"; }
+  std::string operator()(const ChangeMemberRequest& v) const {
+    return fmt::format("{} {} {} {} {}", v.host, static_cast<int>(v.change), v.force, v.weight, v.zone);
+  }
+  std::string operator()(const SyncStore&) const { return "sync all"; }
+  std::string operator()(const SyncStoreReply& v) const { return v.run; }
   std::string operator()(const SyncBlocksRequest& v) const { return all(v.blocks); }
   std::string operator()(const BlocksSynced& v) const { return all(v.all); }
 
   std::string operator()(const Ping& v) const { return v.from ? all(*v.from) : "ping"; }
   std::string operator()(const Pong& v) const { return v.full ? "pong, full" : "pong"; }
-  std::string operator()(const Gossip& v) const { return all(v.members, v.reply); }
+  std::string operator()(const Gossip& v) const { return all(v.members, v.reply) + encode_layouts(v.layouts); }
   std::string operator()(const ReadRow& v) const { return all(v.key); }
   std::string operator()(const ReadRowReply& v) const { return all(v.row, v.stat); }
   std::string operator()(const ReadPage& v) const { return all(v.volume, v.partition_key, v.from, v.limit); }

@@ -39,12 +39,12 @@ WriteId History::begin(const RowKey& key, std::set<WriteId> superseded, bool dis
 }
 
 bool History::owns(std::size_t host, const Write& w) const {
-  const auto owners = world_.owners(w.key);
+  const auto owners = world_.owners_of_any(w.key.volume, w.key.partition_key);
   return std::find(owners.begin(), owners.end(), host) != owners.end();
 }
 
 bool History::owns(std::size_t host, const BlockKey& key) const {
-  const auto owners = world_.owners(key.volume, block_partition_key(key));
+  const auto owners = world_.owners_of_any(key.volume, block_partition_key(key));
   return std::find(owners.begin(), owners.end(), host) != owners.end();
 }
 
@@ -55,6 +55,22 @@ bool History::keeps(std::size_t host, const Write& w) const {
 bool History::holds(std::size_t host, WriteId id) const {
   const auto row = world_.store(host).get(writes_[id - 1].key);
   return row && accounted_for(id, ids_in(*row));
+}
+
+std::set<std::size_t> History::holders_of(WriteId id) const {
+  std::set<std::size_t> out;
+  for (std::size_t h = 0; h < world_.hosts(); ++h) {
+    if (holds(h, id)) out.insert(h);
+  }
+  return out;
+}
+
+std::set<std::size_t> History::holders_of(const BlockKey& key) const {
+  std::set<std::size_t> out;
+  for (std::size_t h = 0; h < world_.hosts(); ++h) {
+    if (world_.store(h).get_block(key).has_value()) out.insert(h);
+  }
+  return out;
 }
 
 bool History::holds_synced(std::size_t host, WriteId id) const {
@@ -83,21 +99,19 @@ void History::acknowledged(const std::vector<WriteId>& ids, bool sync, bool degr
     what += fmt::format("{}{} of {}", what.empty() ? "" : ", ", value_of(id), name_of(w.key));
     any = &w;
   }
-  if (any != nullptr) check_confirmed(*any, whole, world_.owners(any->key), what);
+  if (any != nullptr) check_confirmed(*any, whole, any->key.volume, any->key.partition_key, what);
 }
 
-void History::check_confirmed(const Kept& kept, const std::set<std::size_t>& confirmed,
-                              const std::vector<std::size_t>& owners, const std::string& what) {
+void History::check_confirmed(const Kept& kept, const std::set<std::size_t>& confirmed, VolumeId volume,
+                              const Bytes& key, const std::string& what) {
   // The answer travels for a moment: a host may have lost what it confirmed since. Only what is certain counts.
   const auto lost_us = kept.sync ? last_disk_loss_us_ : last_loss_us_;
   if (lost_us >= 0 && world_.now_us() - lost_us <= 5'000'000) return;
   if (confirmed.empty())
     violation(fmt::format("{} was acknowledged, and no owner has it, nor any host with a hint{}", what,
                           kept.sync ? ", synced" : ""));
-  const auto count = std::count_if(owners.begin(), owners.end(), [&](auto h) { return confirmed.contains(h); });
-  if (kept.degraded || static_cast<std::size_t>(count) >= world_.write_quorum()) return;
-  violation(
-      fmt::format("{} was not degraded and only {} of its owners have it{}", what, count, kept.sync ? ", synced" : ""));
+  if (kept.degraded || world_.are_quorum(volume, key, confirmed)) return;
+  violation(fmt::format("{} was not degraded and too few of its owners have it{}", what, kept.sync ? ", synced" : ""));
 }
 
 void History::refused(const std::vector<WriteId>& ids, const Error& error) {
@@ -188,7 +202,7 @@ void History::acknowledged_block(const BlockKey& key, bool sync, bool degraded) 
     if (!owns(h, key) && !(degraded && world_.store(h).hinted(key, sync))) continue;
     if (sync ? world_.store(h).synced(key) : world_.store(h).get_block(key).has_value()) b.holders.insert(h);
   }
-  check_confirmed(b, b.holders, world_.owners(key.volume, block_partition_key(key)), "a block");
+  check_confirmed(b, b.holders, key.volume, block_partition_key(key), "a block");
 }
 
 void History::synced_block(const BlockKey& key) {
@@ -200,7 +214,7 @@ void History::synced_block(const BlockKey& key) {
   for (std::size_t h = 0; h < world_.hosts(); ++h) {
     if (owns(h, key) && world_.store(h).synced(key)) b.holders.insert(h);
   }
-  check_confirmed(b, b.holders, world_.owners(key.volume, block_partition_key(key)), "a block");
+  check_confirmed(b, b.holders, key.volume, block_partition_key(key), "a block");
 }
 
 void History::read_block(const BlockKey& key, const SharedBytes& bytes) {
@@ -216,23 +230,17 @@ std::vector<BlockKey> History::blocks_that_must_be() const {
 }
 
 void History::check_drained() {
-  const auto quorum = world_.write_quorum();
   for (WriteId id = 1; id <= writes_.size(); ++id) {
     const auto& w = writes_[id - 1];
     if (!w.acknowledged || w.discard_only || !w.drains()) continue;
-    const auto owners = world_.owners(w.key);
-    const auto have = std::count_if(owners.begin(), owners.end(), [&](auto h) { return holds(h, id); });
-    if (static_cast<std::size_t>(have) >= quorum) continue;
+    if (world_.are_quorum(w.key.volume, w.key.partition_key, holders_of(id))) continue;
     violation(
-        fmt::format("hints have drained, and {} of {} is on {} of its owners", value_of(id), name_of(w.key), have));
+        fmt::format("hints have drained, and {} of {} is on too few of its owners", value_of(id), name_of(w.key)));
   }
   for (const auto& [key, b] : blocks_) {
     if (!b.acknowledged || !b.drains()) continue;
-    const auto owners = world_.owners(key.volume, block_partition_key(key));
-    const auto have =
-        std::count_if(owners.begin(), owners.end(), [&](auto h) { return world_.store(h).get_block(key).has_value(); });
-    if (static_cast<std::size_t>(have) >= quorum) continue;
-    violation(fmt::format("hints have drained, and a block is on {} of its owners", have));
+    if (world_.are_quorum(key.volume, block_partition_key(key), holders_of(key))) continue;
+    violation("hints have drained, and a block is on too few of its owners");
   }
   for (const auto& what : world_.malformed) violation("the decoder refused what a node sent: " + what);
 }
@@ -264,7 +272,7 @@ void History::check_converged() {
 }
 
 void History::concluded_absence(std::size_t host, const RowKey& key) {
-  const auto owners = world_.owners(key);
+  const auto owners = world_.owners_of_any(key.volume, key.partition_key);
   if (std::find(owners.begin(), owners.end(), host) != owners.end()) return;
   violation(fmt::format("host{} is cut off, owns nothing of {}, and says that it is absent", host + 1, name_of(key)));
 }
@@ -326,6 +334,21 @@ void History::lost_disk(std::size_t host) {
   last_disk_loss_us_ = last_loss_us_ = world_.now_us();
   for (auto& w : writes_) w.lose_disk(host, owns(host, w));
   for (auto& [key, b] : blocks_) b.lose_disk(host, owns(host, key));
+}
+
+void History::dropped_before(const LayoutRecord& layout) {
+  const auto counts = [](const Kept& kept) { return kept.acknowledged && !kept.degraded && kept.certain(); };
+  for (WriteId id = 1; id <= writes_.size(); ++id) {
+    const auto& w = writes_[id - 1];
+    if (w.discard_only || !counts(w)) continue;
+    if (world_.are_quorum(layout, w.key.volume, w.key.partition_key, holders_of(id))) continue;
+    violation(fmt::format("layout {} is all that is left, and {} of {} is on too few of its owners", layout.id.number,
+                          value_of(id), name_of(w.key)));
+  }
+  for (const auto& [key, b] : blocks_) {
+    if (!counts(b) || world_.are_quorum(layout, key.volume, block_partition_key(key), holders_of(key))) continue;
+    violation(fmt::format("layout {} is all that is left, and a block is on too few of its owners", layout.id.number));
+  }
 }
 
 void History::violation(const std::string& what) {

@@ -18,6 +18,7 @@
 //  - once healed: hints drain, W owners hold every acknowledged write and block; then all owners become equal, and have
 //    all blocks, by anti-entropy with no reads or, without it, by one read of each key; every acknowledged block can be
 //    read;
+//  - what was acknowledged by a quorum is on W owners in a layout before any host drops the one before it;
 //  - no node sends what another's decoder refuses.
 #pragma once
 
@@ -73,6 +74,7 @@ class History : public World::Observer {
   void saved(std::size_t host, const Batch& batch) override;
   void lost_tail(std::size_t host) override;
   void lost_disk(std::size_t host) override;
+  void dropped_before(const LayoutRecord& layout) override;
 
   void violation(const std::string& what);
   const std::vector<std::string>& violations() const { return violations_; }
@@ -119,9 +121,11 @@ class History : public World::Observer {
   /// killed, with no hint yet, no answer rests on and nobody looks for.
   bool keeps(std::size_t host, const Write& w) const;
   bool holds(std::size_t host, WriteId id) const;
+  std::set<std::size_t> holders_of(WriteId id) const;
+  std::set<std::size_t> holders_of(const BlockKey& key) const;
   bool holds_synced(std::size_t host, WriteId id) const;
   void check_clock(Write& w, WriteId id, Hlc hlc);
-  void check_confirmed(const Kept& kept, const std::set<std::size_t>& confirmed, const std::vector<std::size_t>& owners,
+  void check_confirmed(const Kept& kept, const std::set<std::size_t>& confirmed, VolumeId volume, const Bytes& key,
                        const std::string& what);
   bool accounted_for(WriteId id, const std::set<WriteId>& live) const;
   std::set<WriteId> live_in(const Row& row);

@@ -69,7 +69,7 @@ class SimClient {
   void operate() {
     ++result_.operations;
     const auto dice = world_.chance();
-    if (dice < 0.08) return put_block();
+    if (dice < (world_.joins() ? 0.13 : 0.08)) return put_block();
     if (dice < 0.14) return put_cold();
     if (dice < 0.24) return scan();
     const auto& key = keys_[static_cast<std::size_t>(world_.between(0, std::ssize(keys_) - 1))];
@@ -258,10 +258,15 @@ class SimClient {
   bool done_ = false;
 };
 
-/// Hosts that are not members yet ask to be taken in, often at the same moment, each another member.
+/// Hosts that are not members yet ask to be taken in, often at the same moment, each another member. Others leave, are
+/// lost for good and excused, or take another share; never so many that hardly anybody is left.
 class Joiners {
  public:
-  explicit Joiners(World& world) : world_(world) { again(world.between(300'000, 3'000'000)); }
+  explicit Joiners(World& world) : world_(world), slow_(world.chance() < 0.5) {
+    again(world.between(300'000, 3'000'000));
+  }
+
+  bool idle() const { return asking_ == 0; }
 
  private:
   void again(std::int64_t delay_us) {
@@ -270,8 +275,11 @@ class Joiners {
   void ask() {
     std::vector<std::size_t> members;
     std::vector<std::size_t> others;
-    for (std::size_t h = 0; h < world_.hosts(); ++h) (world_.joined(h) ? members : others).push_back(h);
-    if (others.empty()) return;
+    for (std::size_t h = 0; h < world_.hosts(); ++h) {
+      if (!world_.gone(h)) (world_.joined(h) ? members : others).push_back(h);
+    }
+    world_.retire_who_left();
+    if (members.empty()) return;
     std::shuffle(members.begin(), members.end(), world_.random());
     const bool all_at_once = world_.chance() < 0.5;
     for (std::size_t i = 0; i < others.size() && (i == 0 || all_at_once); ++i) {
@@ -282,9 +290,55 @@ class Joiners {
                        if (admitted != nullptr) world_.join(host, std::move(admitted->members));
                      });
     }
-    again(world_.between(100'000, 1'500'000));
+    if (world_.now_us() < kLoadUs && members.size() > 2 && world_.chance() < 0.3) change(members);
+    again(world_.between(100'000, slow_ ? 5'000'000 : 1'500'000));
+  }
+  void change(const std::vector<std::size_t>& members) {
+    using Change = cluster::ChangeMemberRequest::Change;
+    const auto host = members.back();
+    cluster::ChangeMemberRequest request{world_.member(host).name, Change::kShare, false,
+                                         static_cast<std::uint32_t>(world_.between(1, 4)), ""};
+    if (world_.chance() < 0.3 && gone_ + 2 < world_.hosts()) {
+      ++gone_;
+      request.change = Change::kLeave;
+    } else if (world_.chance() < 0.1 && gone_ + 2 < world_.hosts() && world_.all_know_what(host)) {
+      ++gone_;
+      request.change = Change::kExcuse;
+      request.force = true;
+      world_.lose_for_good(host);
+    }
+    ++asking_;
+    ask_for(request);
+  }
+  /// Until it is done: what is lost must be excused, by whoever can.
+  void ask_for(const cluster::ChangeMemberRequest& request) {
+    const auto any = [&] {
+      return static_cast<std::size_t>(world_.between(0, static_cast<std::int64_t>(world_.hosts()) - 1));
+    };
+    auto by = any();
+    for (std::size_t tries = 0; tries < 20 && !world_.joined(by); ++tries) by = any();
+    world_.request(by, request, 3000, [this, request, by](std::optional<cluster::Answer> answer) {
+      if (world_.tracing()) {
+        const auto* said = answer ? std::get_if<Error>(&*answer) : nullptr;
+        world_.trace(fmt::format("change {} of {} by host{}: {}", static_cast<int>(request.change), request.host,
+                                 by + 1,
+                                 !answer           ? "no answer"
+                                 : said != nullptr ? said->text
+                                                   : "done"));
+      }
+      const bool done = answer && std::holds_alternative<cluster::Admitted>(*answer);
+      const auto* error = answer ? std::get_if<Error>(&*answer) : nullptr;
+      const bool lost = world_.gone(world_.host_called(request.host));
+      // And its answer was lost.
+      const bool was_done =
+          error != nullptr && error->code == Errc::kNotFound && (!lost || world_.says_gone(by, request.host));
+      if (done || was_done || (world_.now_us() > kLoadUs && !lost)) return void(--asking_);
+      world_.after(world_.between(100'000, 1'000'000), [this, request] { ask_for(request); });
+    });
   }
   World& world_;
+  const bool slow_;
+  std::size_t gone_ = 0, asking_ = 0;
 };
 
 class Enemy {
@@ -373,11 +427,12 @@ class Enemy {
 /// Two passes of anti-entropy by each host: the second one began after everything was healed.
 void compare_all(World& world, History& history) {
   std::vector<std::uint64_t> enough;
-  for (std::size_t h = 0; h < world.hosts(); ++h) enough.push_back(world.node(h).counters().compare_passes + 2);
+  const auto passes = [&](std::size_t h) { return world.up(h) ? world.node(h).counters().compare_passes : 0; };
+  for (std::size_t h = 0; h < world.hosts(); ++h) enough.push_back(world.up(h) ? passes(h) + 2 : 0);
   const bool done = world.run_until(
       [&] {
         for (std::size_t h = 0; h < world.hosts(); ++h) {
-          if (world.node(h).counters().compare_passes < enough[h]) return false;
+          if (passes(h) < enough[h]) return false;
         }
         return true;
       },
@@ -389,21 +444,22 @@ void compare_all(World& world, History& history) {
 
 // Heal everything, let hints drain. Replicas become equal by comparing what they hold, with no reads; where that is
 // switched off, by one read of each key.
-void finish(World& world, History& history) {
+void finish(World& world, History& history, const std::optional<Joiners>& joiners) {
   world.calm();
-  // Each host that joins must be filled before the next one may.
-  if (!world.run_until([&] { return world.idle(); }, world.joins() ? 240'000'000 : 60'000'000)) {
+  if (!world.run_until([&] { return world.idle() && (!joiners || joiners->idle()); },
+                       world.joins() ? 240'000'000 : 60'000'000)) {
     history.violation("not settled within 60 s of healing:" + world.why_not_idle());
     if (world.joins()) return;
   }
-  // What was written when there was one host, no hint gives to those that joined later.
-  if (!world.joins()) history.check_drained();
+  history.check_drained();
   if (world.compares()) compare_all(world, history);
   const auto keys = history.keys();
+  std::size_t first = 0;
+  while (!world.up(first)) ++first;
   std::size_t left = keys.size();
   for (const auto& key : keys) {
     const auto expectation = history.expect(key);
-    world.request(0, cluster::GetRequest{key.volume, key.partition_key, key.sort_key}, 10'000,
+    world.request(first, cluster::GetRequest{key.volume, key.partition_key, key.sort_key}, 10'000,
                   [&, key, expectation](std::optional<cluster::Answer> answer) {
                     --left;
                     const auto* got = answer ? std::get_if<GetResult>(&*answer) : nullptr;
@@ -415,7 +471,8 @@ void finish(World& world, History& history) {
   const auto blocks = history.blocks_that_must_be();
   left += blocks.size();
   for (const auto& key : blocks) {
-    const auto host = static_cast<std::size_t>(world.between(0, static_cast<std::int64_t>(world.hosts()) - 1));
+    auto host = static_cast<std::size_t>(world.between(0, static_cast<std::int64_t>(world.hosts()) - 1));
+    if (!world.up(host)) host = first;
     world.request(host, cluster::GetBlockRequest{key}, 10'000, [&, key](std::optional<cluster::Answer> answer) {
       --left;
       const auto* found = answer ? std::get_if<cluster::BlockFound>(&*answer) : nullptr;
@@ -463,9 +520,13 @@ RunResult run_seed(const RunOptions& options) {
   w.disk_faults = chance() < 0.2;
   w.compare_interval_ms = chance() < 0.5 ? 0 : 4000;
   if (chance() < 0.5) w.quorum = some_quorum(dice, w.hosts);
-  if (w.hosts <= 5 && chance() < 0.25) {
+  if (chance() < 0.25) {
     w.joins = true;
-    w.quorum = {static_cast<std::uint32_t>(w.hosts), 0, 0};
+    w.hosts = 3 + dice() % 5;
+    w.quorum = some_quorum(dice, w.hosts);
+    if (chance() < 0.5) w.quorum = {3, 0, 0};
+    if (chance() < 0.5) w.gossip_loss = chance() * 0.8;
+    if (chance() < 0.5) w.slow_blocks = 0.7;
     w.compare_interval_ms = 4000;
     w.disk_faults = false;
   }
@@ -488,7 +549,7 @@ RunResult run_seed(const RunOptions& options) {
   world.run_until(kLoadUs);
   world.run_until([&] { return std::all_of(clients.begin(), clients.end(), [](const auto& c) { return c->done(); }); },
                   60'000'000);
-  finish(world, history);
+  finish(world, history, joiners);
   result.violations = history.violations();
   result.faults = world.faults;
   result.counters = world.counters();

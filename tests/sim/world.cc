@@ -15,6 +15,8 @@ constexpr std::int64_t kTickUs = 20'000;
 constexpr std::int64_t kStartWallMs = 1'700'000'000'000;
 const Bytes kClusterId(16, 'c');
 
+std::string name_of(const LayoutId& id) { return fmt::format("L{}.{:02x}", id.number, id.hash & 0xff); }
+
 NodeId node_id(std::size_t host) { return NodeId{host + 1}; }
 
 void add(cluster::Counters& sum, const cluster::Counters& c) {
@@ -47,32 +49,70 @@ NodeId World::id_of(std::size_t host) const { return node_id(host); }
 std::size_t World::host_of(NodeId node) const { return static_cast<std::size_t>(node) - 1; }
 
 std::size_t World::write_quorum() const {
-  if (!options_.joins) return std::min<std::size_t>(options_.quorum.w, options_.quorum.n);
-  // An answer that arrives now may have been given some seconds ago, when there were fewer.
-  std::size_t least = 0;
-  for (const auto& h : hosts_) {
-    if (h.joined && h.joined_us <= now_us_ - 6'000'000) ++least;
+  const auto n = std::min<std::size_t>(options_.quorum.n, hosts_.size());
+  return options_.quorum.w == 0 ? n / 2 + 1 : std::min<std::size_t>(options_.quorum.w, n);
+}
+
+const cluster::Layout& World::layout_of(const LayoutRecord& record) const {
+  return layouts_.try_emplace(record.id, record).first->second;
+}
+
+const cluster::Node* World::any_member() const {
+  for (std::size_t h = 0; h < hosts_.size(); ++h) {
+    const auto* node = hosts_[h].node.get();
+    if (node != nullptr && node->knows_members() && node->layouts().is_member(node_id(h))) return node;
   }
-  for (const auto& h : hosts_) {
-    if (h.node != nullptr && h.node->layout().number != 0) least = std::min(least, h.node->members().size());
-  }
-  return least / 2 + 1;
+  return nullptr;
 }
 
 std::vector<std::size_t> World::owners(VolumeId volume, const Bytes& partition_key) const {
-  if (options_.joins) {
-    std::vector<std::size_t> out;
-    for (std::size_t h = 0; h < hosts_.size(); ++h) {
-      if (joined(h)) out.push_back(h);
+  const auto* node = any_member();
+  if (node == nullptr || !options_.joins) return owners_of_any(volume, partition_key);
+  std::vector<std::size_t> out;
+  for (const auto id : node->owners(partition_of(volume, partition_key))) out.push_back(host_of(id));
+  return out;
+}
+
+std::vector<std::size_t> World::owners_of_any(VolumeId volume, const Bytes& partition_key) const {
+  const auto partition = partition_of(volume, partition_key);
+  std::vector<std::size_t> out;
+  const auto add = [&](const LayoutRecord& record) {
+    for (const auto id : layout_of(record).owners(partition)) {
+      if (std::find(out.begin(), out.end(), host_of(id)) == out.end()) out.push_back(host_of(id));
     }
+  };
+  if (!options_.joins) {
+    add(cluster::first_layout(1, options_.quorum.n, members_));
     return out;
   }
-  static thread_local std::map<std::size_t, cluster::Layout> layouts;  // a pure function of the number of hosts and N
-  const auto slot = hosts_.size() * 100 + options_.quorum.n;
-  const auto it = layouts.try_emplace(slot, 1, members_, options_.quorum.n).first;
-  std::vector<std::size_t> out;
-  for (const auto id : it->second.owners(partition_of(volume, partition_key))) out.push_back(host_of(id));
+  for (const auto& host : hosts_) {
+    if (host.node == nullptr) continue;
+    for (const auto* record : host.node->layouts().active()) add(*record);
+  }
   return out;
+}
+
+bool World::are_quorum(const LayoutRecord& record, VolumeId volume, const Bytes& partition_key,
+                       const std::set<std::size_t>& hosts) const {
+  const auto& layout = layout_of(record);
+  const auto owners = layout.owners(partition_of(volume, partition_key));
+  const auto have = std::count_if(owners.begin(), owners.end(), [&](NodeId n) { return hosts.contains(host_of(n)); });
+  const auto asked = options_.quorum.w;
+  return have >=
+         static_cast<std::ptrdiff_t>(asked == 0 ? layout.replicas() / 2 + 1 : std::min(asked, layout.replicas()));
+}
+
+bool World::are_quorum(VolumeId volume, const Bytes& partition_key, const std::set<std::size_t>& hosts) const {
+  const auto is_met = [&](const LayoutRecord& record) { return are_quorum(record, volume, partition_key, hosts); };
+  if (!options_.joins) return is_met(cluster::first_layout(1, options_.quorum.n, members_));
+  bool anybody = false;
+  for (const auto& host : hosts_) {
+    if (host.node == nullptr || !host.node->knows_members()) continue;
+    anybody = true;
+    const auto all = host.node->layouts().active();
+    if (std::any_of(all.begin(), all.end(), [&](const auto* record) { return is_met(*record); })) return true;
+  }
+  return !anybody;
 }
 
 cluster::Time World::time_of(const Host& host) const {
@@ -153,7 +193,14 @@ void World::input(std::size_t host, std::function<void(cluster::Node&, cluster::
     return;
   }
   what(*h.node, time_of(h));
+  look_at_layouts(host);
   carry_out(host);
+}
+
+void World::look_at_layouts(std::size_t host) {
+  const auto& base = node(host).layouts().base();
+  if (!options_.joins || base.id.number == 0 || !bases_.insert(base.id).second || observer_ == nullptr) return;
+  observer_->dropped_before(LayoutRecord(base));
 }
 
 // A crash may come between any two effects: what was saved stays saved, what was not sent is never sent.
@@ -218,7 +265,8 @@ void World::send(const cluster::Message& message) {
   if (is_cut(from, to)) return;
   auto received = over_the_wire(message);
   if (!received) return;
-  if (chance() < options_.loss) {
+  const bool is_gossip = std::holds_alternative<cluster::Gossip>(message.body);
+  if (chance() < (is_gossip ? std::max(options_.loss, options_.gossip_loss) : options_.loss)) {
     ++faults.lost_messages;
     return;
   }
@@ -226,6 +274,9 @@ void World::send(const cluster::Message& message) {
   if (chance() < options_.late) {
     ++faults.late_messages;
     delay_us += between(1000, 2'000'000);
+  }
+  if (std::holds_alternative<cluster::WriteBlock>(message.body) && chance() < options_.slow_blocks) {
+    delay_us += between(1000, 900'000);
   }
   if (chance() < options_.repeat) {
     ++faults.repeated_messages;
@@ -303,12 +354,40 @@ void World::restart(std::size_t host) {
 }
 
 void World::join(std::size_t host, std::vector<Member> members) {
-  if (joined(host)) return;
+  if (joined(host) || gone(host)) return;
   hosts_[host].joined = true;
-  hosts_[host].joined_us = now_us_;
   hosts_[host].told = std::move(members);
   if (tracing()) trace(fmt::format("host{} is taken in", host + 1));
   restart(host);
+}
+
+void World::retire(std::size_t host) {
+  crash(host, false);
+  hosts_[host].joined = false;
+  hosts_[host].gone = true;
+  if (tracing()) trace(fmt::format("host{} is gone for good", host + 1));
+}
+
+bool World::all_know_what(std::size_t host) const {
+  if (!up(host)) return false;
+  const auto& head = node(host).layouts().head().id;
+  for (std::size_t h = 0; h < hosts_.size(); ++h) {
+    if (joined(h) && (!up(h) || !node(h).layouts().is_active(head))) return false;
+  }
+  return true;
+}
+
+void World::lose_for_good(std::size_t host) {
+  ++faults.lost_hosts;
+  if (tracing()) trace(fmt::format("host{} is lost, with its disk", host + 1));
+  retire(host);
+  if (observer_ != nullptr) observer_->lost_disk(host);
+}
+
+void World::retire_who_left() {
+  for (std::size_t h = 0; h < hosts_.size(); ++h) {
+    if (up(h) && node(h).has_left()) retire(h);
+  }
 }
 
 cluster::NodeConfig World::config_of(std::size_t host) const {
@@ -379,7 +458,8 @@ void World::replace_disk(std::size_t host, std::unique_ptr<MemStore> disk) {
 
 void World::calm() {
   heal();
-  options_.loss = options_.repeat = options_.late = options_.crash_in_effects = 0;
+  options_.loss = options_.gossip_loss = options_.repeat = 0;
+  options_.late = options_.slow_blocks = options_.crash_in_effects = 0;
   for (std::size_t h = 0; h < hosts_.size(); ++h) {
     hosts_[h].full = false;
     hosts_[h].wall_offset_ms = 0;
@@ -390,8 +470,11 @@ void World::calm() {
 
 bool World::idle() const {
   return std::all_of(hosts_.begin(), hosts_.end(), [this](const Host& h) {
+    if (h.gone) return true;
     if (!h.joined) return false;
-    if (h.node == nullptr || !h.node->idle()) return false;
+    if (h.node == nullptr || !h.node->idle() || h.node->layouts().changing()) return false;
+    if (!h.node->layouts().is_member(h.node->members().front().node)) return false;
+    if (any_member()->layouts().head().id != h.node->layouts().head().id) return false;
     const auto peers = h.node->peers();
     return std::all_of(peers.begin(), peers.end(),
                        [this](const auto& p) { return !p.suspected && p.hints == 0 && where_it_is(p.member); });
@@ -407,9 +490,21 @@ std::string World::why_not_idle() const {
   std::string out;
   for (std::size_t i = 0; i < hosts_.size(); ++i) {
     const auto& h = hosts_[i];
+    if (h.gone) continue;
     if (h.node == nullptr) {
       out += fmt::format(" host{} is down;", i + 1);
       continue;
+    }
+    const auto& layouts = h.node->layouts();
+    out += fmt::format(" host{} is at {};", i + 1, name_of(layouts.head().id));
+    using Step = cluster::LayoutHistory::Step;
+    for (const auto step : {Step::kAcked, Step::kSynced, Step::kRead}) {
+      const auto missing = layouts.missing(step);
+      if (missing.empty()) continue;
+      out += fmt::format(" host{} waits for", i + 1);
+      for (const auto node : missing) out += fmt::format(" host{}", host_of(node) + 1);
+      out += step == Step::kAcked ? " to ack;" : step == Step::kSynced ? " to sync;" : " to read;";
+      break;
     }
     if (!h.node->idle()) out += fmt::format(" host{} has work under way;", i + 1);
     for (const auto& p : h.node->peers()) {
@@ -453,7 +548,21 @@ std::string rows_of(const std::vector<std::pair<Bytes, Row>>& rows) {
 struct Describe {
   std::string operator()(const cluster::Ping& p) const { return p.from ? "ping, and who it is" : "ping"; }
   std::string operator()(const cluster::Pong&) const { return "pong"; }
-  std::string operator()(const cluster::Gossip& g) const { return g.reply ? "gossip back" : "gossip"; }
+  std::string operator()(const cluster::Gossip& g) const {
+    std::string out = fmt::format("{} {}", g.reply ? "gossip back" : "gossip", name_of(g.layouts.base.id));
+    for (const auto& record : g.layouts.records) {
+      out += " " + name_of(record.id) + ":";
+      for (const auto& [node, role] : record.roles) {
+        const auto part = role.part == Role::Part::kMember ? "" : role.part == Role::Part::kLeft ? "-" : "x";
+        out += fmt::format(" {}{}", part, static_cast<std::uint64_t>(node));
+      }
+    }
+    for (const auto& [node, t] : g.layouts.trackers) {
+      out += fmt::format(" {}={}/{}/{}", static_cast<std::uint64_t>(node), name_of(t.acked), name_of(t.synced),
+                         name_of(t.read));
+    }
+    return out;
+  }
   std::string operator()(const cluster::ReadRow& r) const {
     return "read " + r.key.partition_key + "/" + r.key.sort_key;
   }
@@ -477,13 +586,11 @@ struct Describe {
   std::string operator()(const cluster::ReadBlockReply& r) const { return r.bytes ? "has block" : "has no such block"; }
   std::string operator()(const cluster::SyncBlocks&) const { return "sync blocks"; }
   std::string operator()(const cluster::SyncBlocksReply& r) const { return r.all ? "blocks synced" : "lacks blocks"; }
+  std::string operator()(const cluster::SyncStore&) const { return "sync all"; }
+  std::string operator()(const cluster::SyncStoreReply& r) const { return "all synced in " + r.run; }
   std::string operator()(const cluster::Forward&) const { return "forward"; }
   std::string operator()(const cluster::ForwardReply&) const { return "forwarded answer"; }
   std::string operator()(const cluster::Refusal& r) const { return "refuses: " + r.error.text; }
-  std::string operator()(const cluster::Propose& p) const {
-    return fmt::format("proposes {} members", p.members.size());
-  }
-  std::string operator()(const cluster::ProposeReply&) const { return "consents"; }
   std::string operator()(const cluster::ComparePartitions& c) const {
     return fmt::format("compares {} partitions", c.sums.size());
   }

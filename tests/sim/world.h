@@ -12,9 +12,11 @@
 #include <optional>
 #include <queue>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "cluster/layout.h"
 #include "cluster/node.h"
 #include "storage/mem_store.h"
 
@@ -28,20 +30,22 @@ struct WorldOptions {
   cluster::Quorum quorum;
   PlantedBug bug = PlantedBug::kNone;
   double loss = 0;                        // of each message
+  double gossip_loss = 0;                 // of each message that says who the members are
+  double slow_blocks = 0;                 // of each message with a block, by up to 0.9 s: bytes take time
   double repeat = 0;                      // of each message, delivered once more
   double late = 0;                        // of each message, by up to 2 s
   double crash_in_effects = 0;            // between any two effects
   bool disk_faults = false;               // disks are emptied, and restored from backups
   std::uint32_t compare_interval_ms = 0;  // of anti-entropy; 0: none
-  bool joins = false;                     // host1 is alone at first, the others join; all are owners then
+  bool joins = false;                     // host1 is alone at first; others join, and leave
   bool trace = false;
 };
 
 /// What was done to the cluster; printed as a run's census.
 struct Faults {
   std::uint64_t cuts = 0, one_way_cuts = 0, crashes = 0, power_cuts = 0, power_cuts_that_lost = 0, pauses = 0,
-                full_disks = 0, clock_jumps = 0, emptied_disks = 0, restored_disks = 0, lost_messages = 0,
-                repeated_messages = 0, late_messages = 0;
+                full_disks = 0, clock_jumps = 0, emptied_disks = 0, restored_disks = 0, lost_hosts = 0,
+                lost_messages = 0, repeated_messages = 0, late_messages = 0;
   /// Events, messages apart.
   std::uint64_t events() const {
     return cuts + one_way_cuts + crashes + power_cuts + pauses + full_disks + clock_jumps + emptied_disks +
@@ -58,6 +62,8 @@ class World {
     virtual void lost_tail(std::size_t host) = 0;
     /// What was synced is gone too: the disk is empty, or as it was some time ago.
     virtual void lost_disk(std::size_t host) = 0;
+    /// Some host is the first that has dropped all layouts before this one.
+    virtual void dropped_before(const LayoutRecord& layout) = 0;
   };
 
   explicit World(WorldOptions options);
@@ -82,9 +88,17 @@ class World {
   bool up(std::size_t host) const { return hosts_[host].node != nullptr; }
   const MemStore& store(std::size_t host) const { return *hosts_[host].store; }
   const cluster::Node& node(std::size_t host) const { return *hosts_[host].node; }
+  /// Where hosts join and leave: as the first host that is up says.
   std::vector<std::size_t> owners(VolumeId volume, const Bytes& partition_key) const;
+  /// In any layout by which some host goes.
+  std::vector<std::size_t> owners_of_any(VolumeId volume, const Bytes& partition_key) const;
+  bool are_quorum(const LayoutRecord& layout, VolumeId volume, const Bytes& partition_key,
+                  const std::set<std::size_t>& hosts) const;
+  /// Whether these are W owners in some layout by which some host goes. Not in each: an answer that arrives now may
+  /// have been given some seconds ago, when there were fewer.
+  bool are_quorum(VolumeId volume, const Bytes& partition_key, const std::set<std::size_t>& hosts) const;
   std::vector<std::size_t> owners(const RowKey& key) const { return owners(key.volume, key.partition_key); }
-  /// W of Dynamo, as far as there are owners; where hosts join, that of the least layout that is still in use.
+  /// W of Dynamo, as far as there are owners.
   std::size_t write_quorum() const;
 
   /// `answer` gets nullopt when the host died or said nothing within `ttl_ms`. Called exactly once.
@@ -99,7 +113,27 @@ class World {
   void crash(std::size_t host, bool power_cut);
   void restart(std::size_t host);
   bool joins() const { return options_.joins; }
+  /// It was taken in, and has not gone since.
   bool joined(std::size_t host) const { return hosts_[host].joined; }
+  bool gone(std::size_t host) const { return hosts_[host].gone; }
+  /// Whether all know the changes of members that this one knows: hosts that few have heard of would be strangers to
+  /// the others without it.
+  bool all_know_what(std::size_t host) const;
+  /// The host and its disk.
+  void lose_for_good(std::size_t host);
+  /// Where it can see that itself.
+  void retire_who_left();
+  /// Whether `by` knows that host to be a member no more.
+  bool says_gone(std::size_t by, const std::string& name) const {
+    if (!up(by)) return false;
+    const auto& layouts = node(by).layouts();
+    const auto id = id_of(host_called(name));
+    return layouts.head().roles.contains(id) && !layouts.is_member(id);
+  }
+  std::size_t host_called(const std::string& name) const {
+    const auto is = [&](const Member& m) { return m.name == name; };
+    return static_cast<std::size_t>(std::find_if(members_.begin(), members_.end(), is) - members_.begin());
+  }
   /// The entry that a host asks to be taken in with.
   const Member& member(std::size_t host) const { return members_[host]; }
   /// It was taken in, and starts, knowing `members`.
@@ -136,7 +170,7 @@ class World {
     std::uint64_t epoch = 0;   // of what was started: events of a former life are dropped
     std::uint64_t losses = 0;  // of tails and disks; the node is told of them
     bool joined = true;
-    std::int64_t joined_us = -1'000'000'000;
+    bool gone = false;
     std::vector<Member> told;  // the members, when it joined
     bool paused = false;
     bool full = false;
@@ -157,6 +191,7 @@ class World {
   cluster::Time time_of(const Host& host) const;
   bool step();
   void input(std::size_t host, std::function<void(cluster::Node&, cluster::Time)> what);
+  void look_at_layouts(std::size_t host);
   void carry_out(std::size_t host);
   bool save(std::size_t host, const cluster::Effect& effect);
   void send(const cluster::Message& message);
@@ -165,8 +200,12 @@ class World {
   /// What the other side makes of it; nullopt: it refuses it.
   std::optional<cluster::Message> over_the_wire(const cluster::Message& message);
   std::optional<cluster::ClientFrame> over_the_wire(const cluster::ClientFrame& frame);
+  const cluster::Layout& layout_of(const LayoutRecord& record) const;
+  const cluster::Node* any_member() const;
   /// Whether that is what the host says of itself.
   bool where_it_is(const Member& member) const;
+  /// It left, and all know; or it is lost.
+  void retire(std::size_t host);
   void replace_disk(std::size_t host, std::unique_ptr<MemStore> disk);
   void tick(std::size_t host, std::uint64_t epoch);
   cluster::NodeConfig config_of(std::size_t host) const;
@@ -183,6 +222,8 @@ class World {
   std::uint64_t next_request_ = 0;
   cluster::Counters dead_counters_;
   Observer* observer_ = nullptr;
+  std::set<LayoutId> bases_;                             // that were one at some host
+  mutable std::map<LayoutId, cluster::Layout> layouts_;  // that were asked for
 };
 
 /// One line that says what a message is, for traces.

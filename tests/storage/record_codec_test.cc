@@ -41,6 +41,34 @@ TEST(RecordCodec, GoldenBytesOfVersion1) {
   EXPECT_EQ(decode_location(bytes_of(kGoldenLocation)), kLocation);
 }
 
+Layouts two_layouts() {
+  Layouts out;
+  out.base.roles[NodeId{1}] = {Role::Part::kMember, {{5}, NodeId{1}}, 2, "attic", {{6}, NodeId{1}}};
+  out.base.id = layout_id_of(1, out.base);
+  auto record = out.base;
+  record.roles[NodeId{2}] = {Role::Part::kExcused, {{7}, NodeId{1}}, 1, "", {{7}, NodeId{1}}};
+  record.parents = {out.base.id};
+  record.id = layout_id_of(2, record);
+  out.records = {record};
+  out.trackers[NodeId{1}] = {3, record.id, record.id, out.base.id};
+  return out;
+}
+
+TEST(RecordCodec, LayoutsKeepWhatTheySayAndNothingElseIsTakenForThem) {
+  EXPECT_EQ(decode_layouts(encode_layouts(two_layouts())), two_layouts());
+  auto meta = kMeta;
+  meta.layouts = two_layouts();
+  EXPECT_EQ(decode_meta(encode_meta(meta)), meta);
+  auto changed = two_layouts();
+  changed.records[0].roles[NodeId{2}].part = Role::Part::kMember;
+  EXPECT_EQ(decode_layouts(encode_layouts(changed)).error().code, Errc::kCorrupt);
+  const auto whole = encode_layouts(two_layouts());
+  for (std::size_t size = 0; size < whole.size(); ++size) {
+    const auto got = decode_layouts(ByteView(whole).substr(0, size));
+    EXPECT_TRUE(!got || *got != two_layouts()) << size;
+  }
+}
+
 // What a host that others may join keeps beside it, since version 1 too.
 TEST(RecordCodec, GoldenBytesOfMembers) {
   auto meta = kMeta;

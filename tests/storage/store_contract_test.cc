@@ -82,6 +82,7 @@ TEST_P(StoreContract, HintsAreCounted) {
     EXPECT_EQ(store().hint_count(NodeId{2}), 3u);
     EXPECT_EQ(store().hint_count(NodeId{3}), 1u);
     EXPECT_EQ(store().hint_count(NodeId{4}), 0u);
+    EXPECT_EQ(store().hint_targets(), (std::vector<NodeId>{NodeId{2}, NodeId{3}}));
     reopen();
   }
   Batch drop;
