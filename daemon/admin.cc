@@ -55,6 +55,43 @@ bool saves_fail(const FailedSaves& saves, std::int64_t now_ms) {
   return saves.all != saves.for_room || (saves.for_room != 0 && now_ms - saves.last_for_room_ms < kRoomLatelyMs);
 }
 
+Json shown_host(const cluster::PeerView& peer, cluster::Time now) {
+  const bool heard = peer.last_heard_ms >= 0;
+  const bool up = heard && !peer.suspected;
+  return {{"name", peer.member.name},
+          {"address", peer.member.address},
+          {"public_key", to_hex(peer.member.public_key)},
+          {"state", up      ? "up"
+                    : heard ? "down"
+                            : "unseen"},
+          {"last_seen", heard ? Json(utc(now.wall_ms - (now.mono_ms - peer.last_heard_ms))) : Json()},
+          {"full", up && peer.full},
+          {"hints", peer.hints}};
+}
+
+/// The change of members that is under way: what it waits for, and whom.
+template <class NameOf>
+Json tasks_of(const cluster::Node& node, NameOf name_of) {
+  using Step = cluster::LayoutHistory::Step;
+  Json out = Json::array();
+  const auto& layouts = node.layouts();
+  if (!layouts.changing()) return out;
+  const auto next = [&](Step step) {
+    std::vector<std::string> names;
+    for (const auto id : layouts.missing(step)) names.push_back(name_of(id));
+    return names;
+  };
+  constexpr std::pair<Step, const char*> kSteps[] = {
+      {Step::kAcked, "all are told"}, {Step::kSynced, "data is handed over"}, {Step::kRead, "reads go over"}};
+  for (const auto& [step, words] : kSteps) {
+    const auto names = next(step);
+    if (names.empty()) continue;
+    out.push_back({{"task", "change of members"}, {"step", words}, {"done", node.given()}, {"waits_for", names}});
+    break;
+  }
+  return out;
+}
+
 }  // namespace
 
 Result<IdentityPool::Lent> IdentityPool::lend(std::int64_t mono_ms) {
@@ -133,19 +170,10 @@ Result<std::string> Admin::status() const {
   }
   for (const auto& peer : node_.peers()) {
     if (peer.member.node == self_) continue;
-    const bool heard = peer.last_heard_ms >= 0;
-    const bool up = heard && !peer.suspected;
-    all_well = all_well && up && !peer.full;
+    const auto shown = shown_host(peer, now);
+    all_well = all_well && shown["state"] == "up" && !peer.full;
     hints += peer.hints;
-    hosts.push_back({{"name", peer.member.name},
-                     {"address", peer.member.address},
-                     {"public_key", to_hex(peer.member.public_key)},
-                     {"state", up      ? "up"
-                               : heard ? "down"
-                                       : "unseen"},
-                     {"last_seen", heard ? Json(utc(now.wall_ms - (now.mono_ms - peer.last_heard_ms))) : Json()},
-                     {"full", up && peer.full},
-                     {"hints", peer.hints}});
+    hosts.push_back(shown);
   }
   std::sort(hosts.begin(), hosts.end(), [](const Json& a, const Json& b) { return a["name"] < b["name"]; });
   Json cut = Json::array();
@@ -154,14 +182,15 @@ Result<std::string> Admin::status() const {
   const auto saves = failed_saves_();
   const auto quorum = node_.quorum();
   const bool knows = node_.knows_members();
+  const bool is_member = knows && node_.layouts().is_member(self_);
   const Json out = {
-      {"safe", knows && all_well && hints == 0 && !full && c.dot_clashes == 0 && !saves_fail(saves, now.mono_ms)},
+      {"safe", is_member && all_well && hints == 0 && !full && c.dot_clashes == 0 && !saves_fail(saves, now.mono_ms)},
       {"hosts", std::move(hosts)},
       // Each hint is one row or block that an owner is known to lack.
       {"under_replicated", hints},
       {"hints", hints},
       {"conflicts", nullptr},  // not counted by the store: `kinfs conflicts` walks
-      {"tasks", Json::array()},
+      {"tasks", tasks_of(node_, [this](NodeId id) { return name_of(id); })},
       {"disk",
        {{"path", config_.data_dir},
         {"total", usage.total_bytes},
@@ -170,7 +199,12 @@ Result<std::string> Admin::status() const {
         {"block_bytes", usage.block_bytes},
         {"full", full}}},
       {"node", {{"name", config_.name}, {"id", fmt::format("{:016x}", value_of(self_))}}},
-      {"cluster", {{"id", config_.cluster_id}, {"by_invitation", config_.by_invitation}, {"knows_members", knows}}},
+      {"cluster",
+       {{"id", config_.cluster_id},
+        {"by_invitation", config_.by_invitation},
+        {"knows_members", knows},
+        {"is_member", is_member},
+        {"has_left", node_.has_left()}}},
       {"quorum", {{"n", quorum.n}, {"r", quorum.r}, {"w", quorum.w}}},
       {"cut", std::move(cut)},
       {"degraded_puts", c.degraded_puts},

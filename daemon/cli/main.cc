@@ -9,6 +9,7 @@
 #include "daemon/cli/conflicts.h"
 #include "daemon/cli/kv.h"
 #include "daemon/cli/lab.h"
+#include "daemon/cli/leave.h"
 #include "daemon/cli/mount.h"
 #include "daemon/cli/session.h"
 #include "daemon/cli/setup.h"
@@ -30,6 +31,7 @@ struct Words {
   InitOptions init;
   InviteOptions invite;
   JoinOptions join;
+  LeaveOptions leave;
   std::string lab;
   std::string lab_host;
   std::vector<std::string> lab_hosts;
@@ -51,8 +53,7 @@ void add_set_up(CLI::App& app, Words& w, Run& run) {
   };
   auto* i = app.add_subcommand("init", "make a cluster of this host, to which others can be invited");
   host(i, w.init.host);
-  i->add_option("--copies", w.init.copies, "how many hosts keep each file, and may join (3)")
-      ->check(whole_number(1, kMaxReplicas));
+  i->add_option("--copies", w.init.copies, "how many hosts keep each file (3)")->check(whole_number(1, kMaxReplicas));
   i->callback([&] { run = [&] { return init(w.init); }; });
   auto* v = app.add_subcommand("invite", "print a word by which one host can join");
   v->add_option("--valid", w.invite.valid, "how long: a number and s, m, h or d (1h)");
@@ -61,6 +62,10 @@ void add_set_up(CLI::App& app, Words& w, Run& run) {
   j->add_option("WORD", w.join.word, "the invitation")->required();
   host(j, w.join.host);
   j->callback([&] { run = [&] { return join(w.join); }; });
+  auto* l = app.add_subcommand("leave", "take this host, or one that is lost, out of its cluster");
+  auto* lost = l->add_option("--lost", w.leave.lost, "this host, which will not come back, and is waited for no more");
+  l->add_flag("--force", w.leave.force, "even if half of the hosts or more cannot be reached")->needs(lost);
+  l->callback([&] { run = [&] { return leave(w.leave); }; });
 }
 
 void add_kv(CLI::App& app, Words& w, Run& run) {
@@ -174,7 +179,7 @@ int main_of(int argc, char** argv) {
     return kExitUsage;
   }
   words.kv.socket = words.status.socket = words.ring.socket = words.conflicts.socket = words.mount.socket =
-      words.invite.socket = words.socket;
+      words.invite.socket = words.leave.socket = words.socket;
   const int code = run ? run() : kExitUsage;
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     complain("cannot write to standard output");

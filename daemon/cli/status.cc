@@ -1,6 +1,7 @@
 #include "daemon/cli/status.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <string_view>
@@ -66,6 +67,15 @@ void print_status(const Json& s) {
   fmt::print("disk              {}: {} of {} free, about {} rows, {} in blocks\n", text_at(disk, "path"),
              bytes_words(disk.at("free").get<std::uint64_t>()), bytes_words(disk.at("total").get<std::uint64_t>()),
              disk.at("rows").get<std::uint64_t>(), bytes_words(disk.at("block_bytes").get<std::uint64_t>()));
+  for (const auto& task : s.value("tasks", Json::array())) {
+    fmt::print("members           are changing: {}, {:.0f} % of {}'s; waits for {}\n", text_at(task, "step"),
+               100 * task.value("done", 0.0), self,
+               fmt::join(task.value("waits_for", std::vector<std::string>()), ", "));
+  }
+  if (s.contains("cluster") && s.at("cluster").value("knows_members", true) &&
+      !s.at("cluster").value("is_member", true)) {
+    fmt::print("members           {} is none any more, and serves nothing\n", self);
+  }
   if (auto cut = s.at("cut").get<std::vector<std::string>>(); !cut.empty()) {
     std::sort(cut.begin(), cut.end());
     fmt::print("cut               all traffic with {} is dropped\n", fmt::join(cut, ", "));

@@ -126,10 +126,13 @@ class Host(Namespace):
         wait_until(lambda: self.run("kinfs", "mount", "home", SHARED).returncode == 0, 30,
                    lambda: f"{self.name} is mounted: {self.log()[-2000:]}")
 
+    def status(self):
+        return json.loads(self.run("kinfs", "status", "--json").stdout)
+
     def is_whole(self):
         """It sees all others, and keeps nothing for them that they lack."""
         try:
-            status = json.loads(self.run("kinfs", "status", "--json").stdout)
+            status = self.status()
         except ValueError:
             return False
         return status["hints"] == 0 and all(h["state"] == "up" for h in status["hosts"])

@@ -17,7 +17,8 @@ class Joining(unittest.TestCase):
 
     def says(self, done, code, *words):
         text = (done.stdout + done.stderr).decode("utf-8", "replace")
-        self.assertEqual(done.returncode, code, text)
+        if code is not None:
+            self.assertEqual(done.returncode, code, text)
         for word in words:
             self.assertIn(word, text)
         return text
@@ -80,9 +81,9 @@ class FromNothing(Joining):
         self.says(three.run("kinfs", "join", used[:-3], *config), USAGE, "not whole")
         self.says(three.run("kinfs", "join", "secret", *config), USAGE, "no invitation")
         short = self.invite(two, "--valid", "1s")
-        wait_until(lambda: b"expired" in three.run("kinfs", "join", short, *config).stderr, 10, "it expires")
-        full = self.says(three.run("kinfs", "join", self.invite(two), *config), REFUSED, "3 hosts")
-        self.assertNotIn("internal", full)
+        taken = config + ["--address", "192.0.2.1:7946"]  # refused for that until then
+        wait_until(lambda: b"expired" in three.run("kinfs", "join", short, *taken).stderr, 10,
+                   lambda: three.run("kinfs", "join", short, *taken).stderr.decode())
         self.says(one.run("kinfs", "invite", "--valid", "soon"), USAGE, "--valid")
         self.says(one.run("kinfs", "invite", "--valid", "31d"), REFUSED, "at most 30 days")
 
@@ -220,11 +221,14 @@ class Trouble(Joining):
         self.join(two, word)
         self.hosts.cut(two)
         wait_until(lambda: one.run("kinfs", "status").returncode == ATTENTION, 10, "host1 misses host2")
-        word = self.invite(one)
-        self.says(three.run("kinfs", "join", word), UNREACHABLE, "host2 does not answer", "all hosts must be up")
+        # Nobody waits for host2 but the end of the change.
+        self.says(three.run("kinfs", "join", self.invite(one)), ATTENTION, "has joined", "host2 cannot be reached")
+        self.says(one.run("kinfs", "status"), ATTENTION, "members           are changing", "waits for host2")
+        self.says(three.run("kinfs", "put", "key", stdin=b"value"), DONE)
         self.hosts.heal(two)
-        wait_until(lambda: one.run("kinfs", "status").returncode == DONE, 20 * SLACK, "they see each other again")
-        self.join(three, word)
+        for host in self.hosts.all:
+            wait_until(lambda: host.status()["safe"] and not host.status()["tasks"], 30 * SLACK, host.log)
+        self.assertEqual(two.must("kinfs", "get", "key"), "value")
 
     def test_a_host_is_taken_in_under_one_name_and_by_one_word(self):
         one, two, three = self.hosts.all

@@ -1,0 +1,16 @@
+// kinfs leave: this host out of its cluster, or another one that is lost.
+#pragma once
+
+#include <string>
+
+namespace kinfs::daemon {
+
+struct LeaveOptions {
+  std::string socket;
+  std::string lost;    // the host that is excused; empty: this one leaves
+  bool force = false;  // excuses also where no more than half of the hosts can be reached
+};
+/// Returns when what was to be handed over is; until then says how far it is. Interrupted, it goes on by itself.
+int leave(const LeaveOptions& options);
+
+}  // namespace kinfs::daemon

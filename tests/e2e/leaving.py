@@ -1,0 +1,87 @@
+"""Hosts that join beyond the number of copies, leave, and are lost."""
+import os
+import unittest
+
+import lab as e2e
+from hosts import SHARED
+from joining import ATTENTION, DONE, REFUSED, Joining
+from lab import SLACK, read, wait_until, write
+
+FILES = 300
+
+
+class Leaving(Joining):
+    COUNT = 5
+
+    def settled(self, *hosts):
+        for host in hosts:
+            wait_until(lambda: host.status()["safe"] and not host.status()["tasks"], 60 * SLACK,
+                       lambda: host.run("kinfs", "status").stdout.decode() + host.log())
+
+    def write_files(self, host, where):
+        os.makedirs(self.on(host, where))
+        for i in range(FILES):
+            # Some are in blocks, not in their rows.
+            write(self.on(host, f"{where}/{i}"), f"{where} {i} " * (1 if i % 10 else 5000))
+
+    def read_files(self, host, where):
+        self.assertEqual(sorted(os.listdir(self.on(host, where))), sorted(str(i) for i in range(FILES)))
+        for i in range(FILES):
+            self.assertEqual(read(self.on(host, f"{where}/{i}")),
+                             (f"{where} {i} " * (1 if i % 10 else 5000)).encode(), f"{where}/{i} on {host.name}")
+
+    def test_what_a_host_had_is_on_the_others_when_it_has_left_or_is_lost(self):
+        one, two, three, four, five = self.hosts.all
+        self.init(one, "--mount", SHARED)
+        for host in (two, three, four):
+            self.join(host, self.invite(one), "--mount", SHARED)
+        self.write_files(one, "first")
+        self.join(five, self.invite(two), "--mount", SHARED)
+        self.write_files(five, "second")
+        self.settled(*self.hosts.all)
+        owned = {h["name"]: h["owned"] for h in e2e.json.loads(five.must("kinfs", "ring", "--json"))["hosts"]}
+        self.assertEqual(sum(owned.values()), 3 * 1024)
+        self.assertEqual(sorted(owned), [host.name for host in self.hosts.all])
+
+        # One leaves: what it had, and all that it alone stood in for, is on the others.
+        self.says(one.run("kinfs", "leave"), REFUSED, "is mounted here", "kinfs umount")
+        one.must("kinfs", "umount", SHARED)
+        self.says(one.run("kinfs", "leave"), DONE, "host1 has left cluster")
+        self.says(one.run("kinfs", "status"), ATTENTION, "host1 is none any more")
+        self.says(one.run("kinfs", "put", "key", stdin=b"value"), None, "has left")
+        one.kill("kinfsd")
+        rest = [two, three, four, five]
+        self.settled(*rest)
+        for host in rest:
+            self.assertEqual([h["name"] for h in host.status()["hosts"]], [h.name for h in rest])
+            self.read_files(host, "first")
+            self.read_files(host, "second")
+
+        # One is lost, and excused.
+        self.says(two.run("kinfs", "leave", "--lost", "host5"), REFUSED, "host5 answers")
+        five.kill("kinfsd", "mount.kinfs")
+        wait_until(lambda: two.run("kinfs", "status").returncode == ATTENTION, 10 * SLACK, "host5 is missed")
+        self.says(two.run("kinfs", "leave", "--lost", "host6"), ATTENTION, "no host of this cluster is called host6")
+        self.says(two.run("kinfs", "leave", "--lost", "host5"), DONE, "host5 is no member any more")
+        self.settled(two, three, four)
+        self.read_files(four, "first")
+
+        # Half of the hosts may be cut off, not lost: only a person knows.
+        three.kill("kinfsd", "mount.kinfs")
+        four.kill("kinfsd", "mount.kinfs")
+        wait_until(lambda: [h["state"] for h in two.status()["hosts"]] == ["up", "down", "down"], 10 * SLACK, two.log)
+        self.says(two.run("kinfs", "leave", "--lost", "host4"), REFUSED, "1 of 3 hosts", "--force")
+        four_gone = ("kinfs", "leave", "--lost", "host4", "--force")
+        self.says(two.run("timeout", "3", *four_gone), None, "waits for host3")
+        three.start()
+        self.says(two.run(*four_gone), DONE, "host4 is no member any more")
+        self.settled(two, three)
+        # The excused host learns it when it comes back, and serves nobody with what it has.
+        four.must("sh", "-c", "kinfsd >>/var/log/kinfsd.log 2>&1 </dev/null & exit 0")
+        wait_until(lambda: b"none any more" in four.run("kinfs", "status").stdout, 20 * SLACK, four.log)
+        self.read_files(two, "first")
+        self.read_files(two, "second")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
