@@ -72,7 +72,6 @@ struct ChangeMemberRequest {
   std::uint32_t weight = 1;  // at most kMaxWeight
   std::string zone;
 };
-inline constexpr std::uint32_t kMaxWeight = 1024;
 using Request = std::variant<GetRequest, ScanRequest, PutRequest, PutBlockRequest, GetBlockRequest, UsageRequest,
                              AdminRequest, AdmitRequest, SyncBlocksRequest, ChangeMemberRequest>;
 

@@ -183,37 +183,37 @@ Result<std::string> Admin::status() const {
   const auto quorum = node_.quorum();
   const bool knows = node_.knows_members();
   const bool is_member = knows && node_.layouts().is_member(self_);
-  const Json out = {
-      {"safe", is_member && all_well && hints == 0 && !full && c.dot_clashes == 0 && !saves_fail(saves, now.mono_ms)},
-      {"hosts", std::move(hosts)},
-      // Each hint is one row or block that an owner is known to lack.
-      {"under_replicated", hints},
-      {"hints", hints},
-      {"conflicts", nullptr},  // not counted by the store: `kinfs conflicts` walks
-      {"tasks", tasks_of(node_, [this](NodeId id) { return name_of(id); })},
-      {"disk",
-       {{"path", config_.data_dir},
-        {"total", usage.total_bytes},
-        {"free", usage.free_bytes},
-        {"rows", usage.rows_estimate},
-        {"block_bytes", usage.block_bytes},
-        {"full", full}}},
-      {"node", {{"name", config_.name}, {"id", fmt::format("{:016x}", value_of(self_))}}},
-      {"cluster",
-       {{"id", config_.cluster_id},
-        {"by_invitation", config_.by_invitation},
-        {"knows_members", knows},
-        {"is_member", is_member},
-        {"has_left", node_.has_left()}}},
-      {"quorum", {{"n", quorum.n}, {"r", quorum.r}, {"w", quorum.w}}},
-      {"cut", std::move(cut)},
-      {"degraded_puts", c.degraded_puts},
-      {"degraded_reads", c.degraded_reads},
-      {"failed_saves", saves.all},
-      {"failed_for_room", saves.for_room},
-      {"overload", overload_of(node_, transport_)},
-      {"dot_clashes", c.dot_clashes},
-      {"uptime_s", (now.mono_ms - started_ms_) / 1000}};
+  const Json out = {{"safe", is_member && !node_.layouts().changing() && all_well && hints == 0 && !full &&
+                                 c.dot_clashes == 0 && !saves_fail(saves, now.mono_ms)},
+                    {"hosts", std::move(hosts)},
+                    // Each hint is one row or block that an owner is known to lack.
+                    {"under_replicated", hints},
+                    {"hints", hints},
+                    {"conflicts", nullptr},  // not counted by the store: `kinfs conflicts` walks
+                    {"tasks", tasks_of(node_, [this](NodeId id) { return name_of(id); })},
+                    {"disk",
+                     {{"path", config_.data_dir},
+                      {"total", usage.total_bytes},
+                      {"free", usage.free_bytes},
+                      {"rows", usage.rows_estimate},
+                      {"block_bytes", usage.block_bytes},
+                      {"full", full}}},
+                    {"node", {{"name", config_.name}, {"id", fmt::format("{:016x}", value_of(self_))}}},
+                    {"cluster",
+                     {{"id", config_.cluster_id},
+                      {"by_invitation", config_.by_invitation},
+                      {"knows_members", knows},
+                      {"is_member", is_member},
+                      {"has_left", node_.has_left()}}},
+                    {"quorum", {{"n", quorum.n}, {"r", quorum.r}, {"w", quorum.w}}},
+                    {"cut", std::move(cut)},
+                    {"degraded_puts", c.degraded_puts},
+                    {"degraded_reads", c.degraded_reads},
+                    {"failed_saves", saves.all},
+                    {"failed_for_room", saves.for_room},
+                    {"overload", overload_of(node_, transport_)},
+                    {"dot_clashes", c.dot_clashes},
+                    {"uptime_s", (now.mono_ms - started_ms_) / 1000}};
   return text_of(out);
 }
 

@@ -11,6 +11,13 @@
 
 namespace kinfs {
 
+// What is read has no more; ten times what any cluster needs, so that nobody can make others compute for hours.
+inline constexpr std::uint32_t kMaxWeight = 1024;
+inline constexpr std::size_t kMaxZoneBytes = 255;
+inline constexpr int kMaxRoles = 4096;
+inline constexpr int kMaxLayouts = 256;
+inline constexpr std::uint32_t kMaxCopies = 1024;
+
 /// When somebody said something, and who: of two the later counts.
 struct Said {
   Hlc hlc;
@@ -27,7 +34,7 @@ struct Role {
   };
   Part part = Part::kMember;
   Said part_said;
-  std::uint32_t weight = 1;  // of its share
+  std::uint32_t weight = 1;  // of its share; 0 counts as 1
   std::string zone;
   Said share_said;
   bool operator==(const Role&) const = default;

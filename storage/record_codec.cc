@@ -327,12 +327,16 @@ void to_proto(const LayoutRecord& record, record::LayoutRecord& out) {
 
 Result<LayoutRecord> from_proto(record::LayoutRecord& p) {
   if (auto ok = known(p, "layout"); !ok) return pass(std::move(ok));
+  if (p.replicas() > kMaxCopies || p.role_size() > kMaxRoles || p.parent_size() > kMaxLayouts) {
+    return corrupt("a layout has more hosts, copies or parents than are allowed");
+  }
   LayoutRecord out;
   out.id = from_proto(p.id());
   out.replicas = p.replicas();
   out.computed = p.computed();
   for (auto& r : *p.mutable_role()) {
     if (auto ok = known(r, "layout"); !ok) return pass(std::move(ok));
+    if (r.weight() > kMaxWeight || r.zone().size() > kMaxZoneBytes) return corrupt("a host has too great a share");
     if (r.part() > static_cast<std::uint32_t>(Role::Part::kExcused)) return corrupt("a host has no part in a layout");
     out.roles.emplace(NodeId{r.node()}, Role{Role::Part{static_cast<std::uint8_t>(r.part())},
                                              {Hlc{r.part_hlc()}, NodeId{r.part_by()}},
@@ -361,6 +365,9 @@ void to_proto(const Layouts& layouts, record::Layouts& out) {
 
 Result<Layouts> from_proto(record::Layouts& p) {
   if (auto ok = known(p, "list of layouts"); !ok) return pass(std::move(ok));
+  if (p.record_size() > kMaxLayouts || p.tracker_size() > kMaxRoles) {
+    return corrupt("there are more layouts than are allowed");
+  }
   Layouts out;
   auto base = from_proto(*p.mutable_base());
   if (!base) return pass(std::move(base));

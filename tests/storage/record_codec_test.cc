@@ -62,6 +62,11 @@ TEST(RecordCodec, LayoutsKeepWhatTheySayAndNothingElseIsTakenForThem) {
   auto changed = two_layouts();
   changed.records[0].roles[NodeId{2}].part = Role::Part::kMember;
   EXPECT_EQ(decode_layouts(encode_layouts(changed)).error().code, Errc::kCorrupt);
+  // Of which the hash is right, and which nobody could compute with.
+  auto heavy = two_layouts().base;
+  heavy.roles[NodeId{1}].weight = kMaxWeight + 1;
+  heavy.id = layout_id_of(1, heavy);
+  EXPECT_EQ(decode_layouts(encode_layouts({heavy, {}, {}})).error().code, Errc::kCorrupt);
   const auto whole = encode_layouts(two_layouts());
   for (std::size_t size = 0; size < whole.size(); ++size) {
     const auto got = decode_layouts(ByteView(whole).substr(0, size));
