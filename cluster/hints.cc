@@ -152,16 +152,19 @@ bool HintReplay::send_blocks(NodeId target, Queue& queue) {
   const auto is_open = [&] {
     return queue.blocks_under_way < kBlocksUnderWay && queue.bytes_under_way < kBlockBytesUnderWay;
   };
-  while (is_open()) {
+  // What asks nobody ends at once, and leaves the window open: the rest is for the next tick.
+  std::size_t looks = 0;
+  while (is_open() && looks < kBlocksUnderWay) {
     const auto page = core_.store.block_hints(target, queue.blocks_after, kBlocksUnderWay - queue.blocks_under_way);
     if (!page || page->empty()) break;
     for (const auto& hint : *page) {
-      if (!is_open()) break;
+      if (!is_open() || looks == kBlocksUnderWay) break;
+      ++looks;
       queue.blocks_after = hint.sequence;
       send_block(target, queue, hint);
     }
   }
-  return queue.blocks_under_way > 0;
+  return queue.blocks_under_way > 0 || looks == kBlocksUnderWay;
 }
 
 void HintReplay::send_block(NodeId target, Queue& queue, const BlockHint& hint) {

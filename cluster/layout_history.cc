@@ -3,12 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "storage/bytes.h"
-
 namespace kinfs::cluster {
 namespace {
-
-void write(CanonicalWriter& w, const LayoutId& id) { w.u64(id.number).u64(id.hash); }
 
 Role merge(const Role& a, const Role& b) {
   Role out = a;
@@ -289,18 +285,6 @@ bool LayoutHistory::settle(Step last) {
     return true;
   }
   return false;
-}
-
-std::uint64_t LayoutHistory::digest() const {
-  CanonicalWriter w;
-  write(w, base_.id);
-  w.u64(records_.size());
-  for (const auto& [id, record] : records_) write(w, id);
-  for (const auto& [node, tracker] : trackers_) {
-    w.u64(static_cast<std::uint64_t>(node)).u64(tracker.turn);
-    for (const auto& id : {tracker.acked, tracker.synced, tracker.read}) write(w, id);
-  }
-  return read_be64(view_of(sha256(w.out())));
 }
 
 }  // namespace kinfs::cluster

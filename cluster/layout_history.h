@@ -81,8 +81,6 @@ class LayoutHistory {
   bool settle(Step last = Step::kRead);
 
   const std::map<NodeId, Tracker>& trackers() const { return trackers_; }
-  /// Equal for two who know the same.
-  std::uint64_t digest() const;
   bool operator==(const LayoutHistory& other) const = default;
 
  private:

@@ -19,7 +19,7 @@ void Transition::tick() {
   membership_.settle(core_.bug(PlantedBug::kDropBeforeRead) ? Step::kSynced : Step::kRead);
   if (!history.changing() || !history.waits_for(self)) return;
   if (!history.has(self, Step::kAcked)) {
-    if (membership_.on_disk() && is_drained()) membership_.say(Step::kAcked);
+    if (is_drained()) membership_.say(Step::kAcked);
   } else if (!history.has(self, Step::kSynced)) {
     const bool may_begin = all(Step::kAcked) || core_.bug(PlantedBug::kSyncBeforeAcked);
     if (may_begin && anti_entropy_.give_all()) membership_.say(Step::kSynced);

@@ -71,8 +71,13 @@ int leave(const LeaveOptions& options) {
     const auto host = self_leaves ? status->at("node").at("id").get<std::string>() : options.lost;
     const cluster::ChangeMemberRequest request{host, self_leaves ? Change::kLeave : Change::kExcuse, options.force, 1,
                                                ""};
-    auto changed = session->call([&](cluster::SocketClient& c) { return c.change_member(request); });
-    if (!changed) return give_up(changed.error());
+    const auto& cluster = status->at("cluster");
+    const bool leaves_already =
+        self_leaves && cluster.at("knows_members").get<bool>() && !cluster.at("is_member").get<bool>();
+    if (!leaves_already) {
+      auto changed = session->call([&](cluster::SocketClient& c) { return c.change_member(request); });
+      if (!changed) return give_up(changed.error());
+    }
     if (auto followed = follow(socket, self_leaves); !followed) return give_up(followed.error());
     if (self_leaves) {
       fmt::print("{} has left cluster {}: all that it had is on the other hosts; stop kinfsd here, and delete {}\n",

@@ -321,6 +321,22 @@ TEST_F(CoreTest, SomeBlocksAreHandedOverAtATimeAndRowsBehindThem) {
   EXPECT_EQ(keys_of(row), (Keys{"a"}));
 }
 
+// There is nobody to be asked: it is not all done in one tick, in which nothing else is answered.
+TEST_F(CoreTest, HintsForAHostThatIsGoneAreWorkedOffSomeAtATime) {
+  for (std::uint64_t i = 1; i <= 40; ++i) hint_block("block " + std::to_string(i), i);
+  config.members.resize(1);
+  start();
+  tick();
+  auto left = disk.hint_count(NodeId{2});
+  EXPECT_GE(left, 24u);
+  for (int i = 0; i < 20 && left > 0; ++i) {
+    tick(200);
+    EXPECT_LE(left - disk.hint_count(NodeId{2}), 16u);
+    left = disk.hint_count(NodeId{2});
+  }
+  EXPECT_EQ(left, 0u);
+}
+
 TEST_F(CoreTest, BlocksUnderWayAreBoundedInBytes) {
   for (char c = 'a'; c <= 'e'; ++c) hint_block(Bytes(1 << 20, c), static_cast<std::uint64_t>(c));
   start();
