@@ -170,6 +170,17 @@ void AntiEntropy::leave_over(NodeId node, bool lacks) {
   pass_->not_given |= lacks;
 }
 
+void AntiEntropy::leave_over(NodeId node, const Error& error, bool lacks) {
+  leave_over(node, lacks);
+  if (pass_ && pass_->gives && lacks) obstacle_ = Obstacle{node, error};
+}
+
+/// What is lost here, nobody can be given by this host: others who have it give it.
+void AntiEntropy::cannot_give(NodeId to, const Error& error) {
+  if (!is_lost(error)) return leave_over(to, error);
+  ++core_.counters.unreadable;
+}
+
 AntiEntropy::Peer* AntiEntropy::peer_of(NodeId node) {
   const auto it = peers_.find(node);
   return it == peers_.end() ? nullptr : &it->second;
@@ -205,7 +216,10 @@ void AntiEntropy::tick() {
 void AntiEntropy::end_pass() {
   ++core_.counters.compare_passes;
   if (pass_->gives && pass_->gives == to_give_) {
-    if (!pass_->not_given) given_ = std::exchange(to_give_, std::nullopt);
+    if (!pass_->not_given) {
+      given_ = std::exchange(to_give_, std::nullopt);
+      obstacle_.reset();
+    }
     give_from_ms_ = core_.now.mono_ms + kAgainMs;
   }
   if (wanted_.empty() && !pass_->left_over.empty()) next_pass_ms_ = core_.now.mono_ms + kAgainMs;
@@ -243,7 +257,7 @@ AntiEntropy::Place AntiEntropy::next_place() const {
 
 void AntiEntropy::ask_to_sync(NodeId node, Peer& peer) {
   if (peer.syncs != 0 && core_.now.mono_ms < peer.syncs_until_ms) return;
-  peer.syncs = core_.new_id();
+  if (peer.syncs == 0) peer.syncs = core_.new_id();  // a late answer counts as well
   peer.syncs_until_ms = core_.now.mono_ms + kSyncMs;
   core_.send(peer.syncs, node, peer.syncs, core_.config.request_timeout_ms, SyncStore{});
 }
@@ -272,6 +286,7 @@ void AntiEntropy::advance_pass() {
       const auto looked = sums_.advance(kind, partition);
       if (!looked) {  // the disk cannot be read: nothing to compare with
         pass.not_given = true;
+        if (pass.gives) obstacle_ = Obstacle{core_.config.self, looked.error()};
         continue;
       }
       if (!*looked) return;  // more pages of it, in the next tick
@@ -487,7 +502,7 @@ void AntiEntropy::give_rows(NodeId node, Walk& walk) {
     walk.give.pop_front();
     if (!key) continue;
     auto row = core_.row(*key);
-    if (!row) leave_over(node);
+    if (!row) cannot_give(node, row.error());
     if (!row || row->empty()) continue;
     bytes += scan_weight(key->sort_key, *row);
     write.volume = key->volume;
@@ -504,7 +519,7 @@ void AntiEntropy::give_block(NodeId node, Walk& walk, const Bytes& key) {
   auto block_key = parse_block_key(key);
   if (!block_key) return;
   auto bytes = core_.store.get_block(*block_key);
-  if (!bytes) return leave_over(node);
+  if (!bytes) return cannot_give(node, bytes.error());
   ++core_.counters.blocks_exchanged;
   const auto id = begin_exchange(node, walk, key);
   core_.send(id, node, id, core_.config.request_timeout_ms,
@@ -567,21 +582,21 @@ void AntiEntropy::replied(std::uint64_t id, NodeId from, const SyncStoreReply& r
   if (*peer->run != reply.run) leave_over(from);
 }
 
-void AntiEntropy::refused(std::uint64_t id, NodeId from) {
-  if (const auto exchange = end_exchange(id, from)) leave_over(from, !exchange->only_theirs);
+void AntiEntropy::refused(std::uint64_t id, NodeId from, const Error& error) {
+  if (const auto exchange = end_exchange(id, from)) leave_over(from, error, !exchange->only_theirs);
   auto* peer = peer_of(from);
   if (asked(peer, id)) {
-    leave_over(from);
+    leave_over(from, error);
     peer->asked = 0;
     peer->compared.clear();
   }
   if (peer == nullptr) return;
   if (peer->walk && peer->walk->asked == id) {
-    leave_over(from);
+    leave_over(from, error);
     peer->walk.reset();
   }
   if (peer->syncs == id) {
-    leave_over(from);
+    leave_over(from, error);
     peers_.erase(from);
   }
 }

@@ -80,8 +80,10 @@ class AntiEntropy {
   bool replied(std::uint64_t id, NodeId from, const ReadBlockReply& reply);
   void replied(std::uint64_t id, NodeId from, const SyncStoreReply& reply);
   void confirmed(std::uint64_t id, NodeId from);
-  void refused(std::uint64_t id, NodeId from);
+  void refused(std::uint64_t id, NodeId from, const Error& error);
 
+  /// Why the last pass of give_all() does not count, where a host said so: it comes again until it does.
+  const std::optional<Obstacle>& obstacle() const { return obstacle_; }
   /// How much of what is here give_all() has gone through, 0 to 1.
   double given() const;
   /// No pass is under way, or about to begin.
@@ -130,6 +132,8 @@ class AntiEntropy {
   };
 
   void leave_over(NodeId node, bool lacks = true);
+  void leave_over(NodeId node, const Error& error, bool lacks = true);
+  void cannot_give(NodeId to, const Error& error);
   void abandon_pass();
   bool may_give() const;
   bool joins() const;
@@ -162,6 +166,7 @@ class AntiEntropy {
   std::int64_t next_periodic_ms_ = 0;
   bool started_ = true;  // no pass has begun yet
   std::optional<LayoutId> to_give_, given_;
+  std::optional<Obstacle> obstacle_;
   std::int64_t give_from_ms_ = 0;
   std::unordered_map<std::uint64_t, Exchange> exchanges_;
 };

@@ -9,7 +9,7 @@
 namespace kinfs::cluster {
 
 /// Exchanged in every header; a message of another major version is refused with kFormat.
-inline constexpr std::uint32_t kProtocolVersion = 1;
+inline constexpr std::uint32_t kProtocolVersion = 2;
 inline constexpr std::size_t kMaxHeaderBytes = 8 << 20;
 
 struct Encoded {

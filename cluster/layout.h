@@ -3,6 +3,11 @@
 // Q fixed partitions, each placed by walking the token ring clockwise from its start and taking hosts in the
 // order in which their tokens are met (DeCandia et al. 2007, section 6.2, strategy 3). Zones first: the first
 // N hosts are of different zones for as long as there are any left.
+//
+// By the rule kBoundedLoads no host owns more than kMostLoad of its share (Mirrokni, Thorup, Zadimoghaddam 2018,
+// "Consistent hashing with bounded loads"): a host that has as much is passed by. A share is what the host's weight
+// asks for, and at most one copy of everything. What has to be passed by is found in an order of the partitions that
+// spreads it over the ring, so that a host which joins moves little more than what it gets.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +20,8 @@
 namespace kinfs::cluster {
 
 inline constexpr std::uint32_t kTokensPerWeight = 256;
+inline constexpr std::uint64_t kMaxTokens = 1 << 20;  // of all hosts, about; where there would be more, all have fewer
+inline constexpr double kMostLoad = 1.08;
 
 class Layout {
  public:
@@ -40,6 +47,7 @@ class Layout {
 };
 
 /// A layout with these members that follows from no other.
-LayoutRecord first_layout(std::uint64_t number, std::uint32_t replicas, const std::vector<Member>& members);
+LayoutRecord first_layout(std::uint64_t number, std::uint32_t replicas, const std::vector<Member>& members,
+                          PlacementRule rule = PlacementRule::kRing);
 
 }  // namespace kinfs::cluster

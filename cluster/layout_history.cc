@@ -93,6 +93,7 @@ LayoutRecord LayoutHistory::together() const {
     at_odds = at_odds || excuse_each_other(record, last);
     out.roles = cluster::merge(out.roles, record.roles);
     out.replicas = std::max(out.replicas, record.replicas);
+    out.rule = std::max(out.rule, record.rule);
   }
   const auto is_one = [](const auto& entry) { return entry.second.part == Role::Part::kMember; };
   if (at_odds || std::none_of(out.roles.begin(), out.roles.end(), is_one)) {
@@ -182,6 +183,16 @@ const LayoutRecord& LayoutHistory::reading(NodeId self) const {
   return latest == nullptr ? base_ : *latest;
 }
 
+bool LayoutHistory::serves_read(const LayoutId& id, NodeId from, NodeId self) const {
+  if (!waits_for(from) || !waits_for(self)) return false;
+  const auto all = active();
+  const auto by = std::find_if(all.begin(), all.end(), [&](const auto* record) { return record->id == id; });
+  if (by == all.end()) return false;
+  const auto own = trackers_.find(self);
+  const bool turned = own != trackers_.end() && is_active(own->second.read);
+  return cluster::is_member(**by, from) || !turned || follows(id, own->second.read);
+}
+
 void LayoutHistory::keep_head() {
   if (changing()) records_.emplace(head_.id, head_);
 }
@@ -192,6 +203,7 @@ LayoutId LayoutHistory::change(const Roles& roles) {
   record.roles = cluster::merge(head_.roles, roles);
   record.parents = {head_.id};
   record.computed = false;
+  record.rule = kLatestRule;
   record.id = layout_id_of(head_.id.number + 1, record);
   const auto id = record.id;
   records_.emplace(id, std::move(record));
@@ -235,6 +247,10 @@ bool LayoutHistory::merge(const LayoutHistory& other, NodeId self) {
   records_.merge(theirs.records_);
   drop_orphans();
   head_ = together();
+  if (!is_bounded()) {
+    *this = before;
+    return false;
+  }
   for (const auto& [node, tracker] : other.trackers_) {
     auto& known = trackers_[node];
     if (node != self) {
@@ -244,7 +260,21 @@ bool LayoutHistory::merge(const LayoutHistory& other, NodeId self) {
       known = {tracker.turn + 1, {}, {}, tracker.read};
     }
   }
+  drop_strangers();
   return *this != before;
+}
+
+// So that what is told to others is never more than they take.
+bool LayoutHistory::is_bounded() const {
+  return records_.size() <= kMaxLayouts && head_.roles.size() <= kMaxRoles && head_.id.number <= kMaxLayoutNumber;
+}
+
+// Of hosts that no layout knows, nothing is kept.
+void LayoutHistory::drop_strangers() {
+  const auto all = active();
+  std::erase_if(trackers_, [&](const auto& entry) {
+    return std::none_of(all.begin(), all.end(), [&](const auto* r) { return r->roles.contains(entry.first); });
+  });
 }
 
 // --- The steps ---

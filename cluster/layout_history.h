@@ -55,6 +55,10 @@ class LayoutHistory {
   /// Whether `id` is active, and `floor` or made on top of it.
   bool follows(const LayoutId& id, const LayoutId& floor) const;
   bool is_member(NodeId node) const;
+  /// Whether this node serves what `from` reads by that layout, which is active. Not where one of the two is not waited
+  /// for, as who was excused: others may have forgotten that layout, and write without it. Nor what a host that joins
+  /// reads by one that this node has left behind: others may have as well, before they heard of it.
+  bool serves_read(const LayoutId& id, NodeId from, NodeId self) const;
   /// What this node reads by: the head once all have synced it, else the last that it said to read by; not the base
   /// again when another change follows, since others may have forgotten that. So may they when a host joins, for which
   /// nobody waited then: it reads by the last that it knows somebody to read by, among them who took it in, without
@@ -98,6 +102,8 @@ class LayoutHistory {
   /// Makes `base` the base of records_.
   void begin_at(LayoutRecord base);
   void drop_orphans();
+  void drop_strangers();
+  bool is_bounded() const;
   bool stands(const LayoutRecord& record) const;
   /// What somebody goes by stays active, also when something else follows.
   void keep_head();

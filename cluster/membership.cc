@@ -12,12 +12,18 @@ constexpr std::size_t kMaxActive = 8;  // layouts; each write has to reach its q
 
 Error busy(std::string text) { return {Errc::kBusy, std::move(text)}; }
 Error refused(std::string text) { return {Errc::kRefused, std::move(text)}; }
+
+Role::Part part_of(const LayoutHistory& history, NodeId node) {
+  const auto role = history.head().roles.find(node);
+  return role == history.head().roles.end() ? Role::Part::kMember : role->second.part;
+}
 }  // namespace
 
 void Membership::start(NodeMeta& meta) {
   const auto& config = core_.config;
-  const auto first = [&](std::uint64_t number, const std::vector<Member>& members) {
-    core_.adopt(LayoutHistory(first_layout(number, config.quorum.n, members)), members);
+  const auto first = [&](std::uint64_t number, const std::vector<Member>& members,
+                         PlacementRule rule = PlacementRule::kRing) {
+    core_.adopt(LayoutHistory(first_layout(number, config.quorum.n, members, rule)), members);
   };
   if (!config.members_grow) return first(config.layout_number, config.members);
   // The clock, which the configuration's incarnation comes from, may have been ahead at an earlier start.
@@ -29,7 +35,7 @@ void Membership::start(NodeMeta& meta) {
   } else if (meta.layout_number > config.layout_number) {
     first(meta.layout_number, meta.members);
   } else if (config.layout_number != 0) {
-    first(config.layout_number, config.members);
+    first(config.layout_number, config.members, kLatestRule);
   }
   begun_ = 1;
   // Of oneself the configuration knows best; on disk before anybody is told.
@@ -49,6 +55,24 @@ std::string Membership::name_of(NodeId node) const {
   return "a host that is no member of this cluster";
 }
 
+std::optional<Error> Membership::serves_nothing() const {
+  if (known() && is_member()) return std::nullopt;
+  const auto part = known() ? part_of(history(), core_.config.self) : part_elsewhere_;
+  if (!known() && part != Role::Part::kMember) {
+    return refused(
+        "this host left its cluster, or was taken for lost, and its data directory is another one since: to have it in "
+        "the cluster again, give it a new key and an empty data directory, and invite it");
+  }
+  if (!known()) return Error{Errc::kUnavailable, "this host has not yet heard from its cluster who the members are"};
+  if (part == Role::Part::kExcused) {
+    return refused(
+        "this host was taken for lost, and is no member of its cluster any more: what it has stays on its disk; to "
+        "have "
+        "it in the cluster again, give it a new key and an empty data directory, and invite it");
+  }
+  return busy("this host is leaving its cluster, or has left it: other hosts serve what it had");
+}
+
 bool Membership::has_left() const {
   return known() && !is_member() && !history().changing() && base_elsewhere_ == history().base().id;
 }
@@ -58,8 +82,9 @@ Membership::Serving Membership::serves_unknown(const LayoutId& layout) const {
   return may_come && !history().is_active(layout) ? Serving::kHold : Serving::kRefuse;
 }
 
-Membership::Serving Membership::serves_read(const LayoutId& layout) const {
-  return known() && history().is_active(layout) ? Serving::kServe : serves_unknown(layout);
+Membership::Serving Membership::serves_read(const LayoutId& layout, NodeId from) const {
+  if (!known() || !history().is_active(layout)) return serves_unknown(layout);
+  return history().serves_read(layout, from, core_.config.self) ? Serving::kServe : Serving::kRefuse;
 }
 
 Membership::Serving Membership::serves_write(const LayoutId& layout) const {
@@ -207,9 +232,9 @@ void Membership::make(const Asker& asker, NodeId node, Role role, std::vector<Me
   const Role before = is_new ? Role{} : known_role->second;
   if (is_new || role.part != before.part) role.part_said = now_said(before.part_said);
   if (is_new || role.weight != before.weight || role.zone != before.zone) role.share_said = now_said(before.share_said);
-  making_ = Making{core_.new_id(), asker, history(), std::move(members)};
+  making_ = Making{core_.new_id(), asker, node, history(), std::move(members)};
   making_->history.change({{node, role}});
-  save();
+  making_->saved_by = save();
 }
 
 void Membership::made() {
@@ -219,28 +244,38 @@ void Membership::made() {
   merged.merge(done.history, core_.config.self);
   adopt(std::move(merged), done.members);
   tell_all(core_.new_id());
-  spreading_.push_back({done.asker, history().head().id, core_.now.mono_ms + kSpreadMs});
+  const auto& made = done.history.head();
+  spreading_.push_back({done.asker, made.id, done.node, made.roles.at(done.node), core_.now.mono_ms + kSpreadMs});
   answer_what_spread();
 }
 
 /// Another host has it on its disk, or there is none that could.
-bool Membership::has_spread(const LayoutId& layout) const {
+bool Membership::has_spread(const Spreading& made) const {
+  if (made.is_elsewhere || !history().is_active(made.layout)) return true;
   bool could = false;
   for (const auto node : core_.placement.hosts()) {
     if (node == core_.config.self || !core_.peers.healthy(node)) continue;
-    const auto tracker = history().trackers().find(node);
-    if (tracker != history().trackers().end() && history().follows(tracker->second.acked, layout)) return true;
     could |= history().base().roles.contains(node);  // a host that joins is none yet, and waits for the answer
   }
-  return !could || !history().is_active(layout);
+  return !could;
 }
 
 void Membership::answer_what_spread() {
   std::erase_if(spreading_, [&](const Spreading& s) {
-    if (!has_spread(s.layout) && core_.now.mono_ms < s.until_ms) return false;
-    core_.answer(core_.new_id(), s.asker, Admitted{history().head().id.number, core_.peers.members_now()});
+    if (!has_spread(s) && core_.now.mono_ms < s.until_ms) return false;
+    core_.answer(core_.new_id(), s.asker, said_of(s));
     return true;
   });
+}
+
+/// What was made on top of what others left behind meanwhile came to nothing.
+Answer Membership::said_of(const Spreading& made) const {
+  const auto& roles = history().head().roles;
+  const auto role = roles.find(made.node);
+  const bool holds = role != roles.end() && role->second.part_said >= made.role.part_said &&
+                     role->second.share_said >= made.role.share_said;
+  if (holds) return Admitted{history().head().id.number, core_.peers.members_now()};
+  return busy("another change of members, which this host had not heard of, came before this one: try again");
 }
 
 // --- What is known, on disk and to others ---
@@ -266,7 +301,7 @@ std::uint64_t Membership::save(bool tells) {
   const auto origin = core_.new_id();
   Batch batch;
   batch.meta = core_.dots.with_members(known_now.layouts(), std::move(members));
-  core_.on_save_failure(origin, [this](const Error& error) { save_failed(error); });
+  core_.on_save_failure(origin, [this, origin](const Error& error) { save_failed(origin, error); });
   core_.save(origin, std::move(batch));
   core_.after_sync(origin, [this, change, tells, number = ++begun_, known_now = std::move(known_now)] {
     saving_ = false;
@@ -278,9 +313,10 @@ std::uint64_t Membership::save(bool tells) {
   return origin;
 }
 
-void Membership::save_failed(const Error& error) {
+void Membership::save_failed(std::uint64_t origin, const Error& error) {
   saving_ = false;
-  if (!making_) return;
+  // What is on the disk already happens: it is only not saved once more.
+  if (!making_ || making_->saved_by != origin) return;
   const auto asker = making_->asker;
   making_.reset();
   (void)core_.dots.with_members(history().layouts(), core_.peers.members());
@@ -316,6 +352,8 @@ void Membership::heard(const Gossip& gossip) {
   if (grows && gossip.layouts.base.id.number != 0) {
     const LayoutHistory theirs(gossip.layouts);
     base_elsewhere_ = theirs.base().id;
+    part_elsewhere_ = part_of(theirs, core_.config.self);
+    for (auto& made : spreading_) made.is_elsewhere |= theirs.is_active(made.layout);
     auto merged = history();
     if ((known() || theirs.waits_for(core_.config.self)) && merged.merge(theirs, core_.config.self)) {
       adopt(std::move(merged), gossip.members);

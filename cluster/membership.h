@@ -32,6 +32,8 @@ class Membership {
   bool known() const { return history().head().id.number != 0; }
   /// Whether this node is to be one when the present change is done.
   bool is_member() const { return history().is_member(core_.config.self); }
+  /// Why this host serves nothing now; nullopt: it does.
+  std::optional<Error> serves_nothing() const;
   /// It is none any more, and another host knows it too: nobody waits for this one.
   bool has_left() const;
   /// When somebody asks for something under that layout.
@@ -40,7 +42,7 @@ class Membership {
     kHold,    // until who asks has said what that is
     kRefuse,  // it counts no more
   };
-  Serving serves_read(const LayoutId& layout) const;
+  Serving serves_read(const LayoutId& layout, NodeId from) const;
   Serving serves_write(const LayoutId& layout) const;
 
   void admit(const Asker& asker, AdmitRequest request);
@@ -66,8 +68,10 @@ class Membership {
   struct Making {
     std::uint64_t id = 0;
     Asker asker;
+    NodeId node{};
     LayoutHistory history;
     std::vector<Member> members;
+    std::uint64_t saved_by = 0;  // the origin that saves it first
   };
   const LayoutHistory& history() const { return core_.placement.history(); }
   Serving serves_unknown(const LayoutId& layout) const;
@@ -81,12 +85,14 @@ class Membership {
   Said now_said(const Said& known);
   void make(const Asker& asker, NodeId node, Role role, std::vector<Member> members);
   void made();
-  bool has_spread(const LayoutId& layout) const;
+  struct Spreading;
+  bool has_spread(const Spreading& made) const;
+  Answer said_of(const Spreading& made) const;
   void answer_what_spread();
   void adopt(LayoutHistory history, const std::vector<Member>& members);
   /// The origin of what it saves. `tells`: all others, once it is on disk.
   std::uint64_t save(bool tells = false);
-  void save_failed(const Error& error);
+  void save_failed(std::uint64_t origin, const Error& error);
   void tell_all(std::uint64_t origin);
 
   Core& core_;
@@ -98,12 +104,16 @@ class Membership {
   std::int64_t asked_ms_ = -1;  // when somebody was last asked who the members are
   std::uint64_t head_since_ = 0;
   LayoutId base_elsewhere_;  // of the host that was last heard of
+  Role::Part part_elsewhere_ = Role::Part::kMember;  // that others say this node has, when it knows nothing itself
   std::optional<Making> making_;
   /// Made, and not answered yet: only this host has it on its disk.
   struct Spreading {
     Asker asker;
     LayoutId layout;
+    NodeId node{};
+    Role role;  // of that host
     std::int64_t until_ms = 0;
+    bool is_elsewhere = false;  // on the disk of another host
   };
   std::vector<Spreading> spreading_;
 };

@@ -12,6 +12,7 @@
 #include "cluster/read.h"
 #include "cluster/replica.h"
 #include "cluster/transition.h"
+#include "storage/record_codec.h"
 
 namespace kinfs::cluster {
 namespace {
@@ -46,12 +47,13 @@ class NodeImpl {
   void receive(Message message);
   Membership::Serving serves(const Message& message) const;
   void refuse_layout(const Message& message);
+  static std::size_t bytes_of(const Body& body);
   bool receive_on_hold();
   std::vector<Effect> take_effects();
   void dispatch(Message& message);
   void request(const Asker& asker, Request request);
   void confirmed(std::uint64_t id, NodeId from);
-  void refused(std::uint64_t id, NodeId from);
+  void refused(std::uint64_t id, NodeId from, const Error& error);
   void tick();
   void extend_reservation();
   bool is_full() const {
@@ -62,9 +64,9 @@ class NodeImpl {
     ++core.counters.refused_busy;
     return {Errc::kBusy, "this host has too much under way to begin with more; try again in a moment"};
   }
-  Error no_member() {
+  void refuse(const Asker& asker, Error error) {
     ++core.counters.refused;
-    return {Errc::kBusy, "this host is leaving its cluster, or has left it: other hosts serve what it had"};
+    core.answer(core.new_id(), asker, std::move(error));
   }
   bool is_crowded() const {
     const auto unanswered = replication.unanswered() + reads.unanswered() + blocks.size() + forwarder.size();
@@ -87,6 +89,7 @@ class NodeImpl {
   struct OnHold {
     Message message;
     std::int64_t until_ms = 0;
+    Held held;
   };
   std::vector<OnHold> on_hold;       // in the order in which they came
   bool looks_at_hold = false;        // some of them may be decided
@@ -135,16 +138,18 @@ void NodeImpl::receive(Message message) {
   const auto serving = serves(message);
   if (serving == Membership::Serving::kServe) return dispatch(message);
   membership.behind(message.from);
-  if (serving == Membership::Serving::kRefuse || on_hold.size() >= kMaxOnHold) return refuse_layout(message);
+  const bool has_room = on_hold.size() < kMaxOnHold && core.bytes_held < core.config.max_bytes_under_way;
+  if (serving == Membership::Serving::kRefuse || !has_room) return refuse_layout(message);
   const auto patience_ms = std::min<std::int64_t>(message.ttl_ms, kHoldMs);
-  on_hold.push_back({std::move(message), core.now.mono_ms + patience_ms});
+  const auto bytes = kOperationBytes + bytes_of(message.body);
+  on_hold.push_back({std::move(message), core.now.mono_ms + patience_ms, Held(core.bytes_held, bytes)});
 }
 
 Membership::Serving NodeImpl::serves(const Message& message) const {
   const auto is = [&]<class... T>(std::variant<T...>*) { return (std::holds_alternative<T>(message.body) || ...); };
   using Reads = std::variant<ReadRow, ReadPage>;
   using Writes = std::variant<WriteRows, HandOver, WriteBlock, SyncBlocks, SyncStore>;
-  if (is(static_cast<Reads*>(nullptr))) return membership.serves_read(message.layout);
+  if (is(static_cast<Reads*>(nullptr))) return membership.serves_read(message.layout, message.from);
   if (is(static_cast<Writes*>(nullptr))) return membership.serves_write(message.layout);
   return Membership::Serving::kServe;
 }
@@ -153,6 +158,20 @@ void NodeImpl::refuse_layout(const Message& message) {
   ++core.counters.refused;
   core.send(core.new_id(), message.from, message.id, core.config.request_timeout_ms,
             Refusal{Error{Errc::kRefused, "this node does not know that layout"}});
+}
+
+/// Of what is held for its layout: the values that it carries.
+std::size_t NodeImpl::bytes_of(const Body& body) {
+  std::size_t bytes = 0;
+  const auto add = [&](const std::vector<std::pair<Bytes, Row>>& rows) {
+    for (const auto& [sort_key, row] : rows) bytes += scan_weight(sort_key, row);
+  };
+  if (const auto* write = std::get_if<WriteRows>(&body)) add(write->rows);
+  if (const auto* block = std::get_if<WriteBlock>(&body)) bytes += block->bytes->size();
+  if (const auto* hand_over = std::get_if<HandOver>(&body)) {
+    for (const auto& of_key : hand_over->writes) add(of_key.rows);
+  }
+  return bytes;
 }
 
 /// One that can be decided by now, or has to be, in a round of its own: what two of them save must not stand or fall
@@ -222,12 +241,12 @@ void NodeImpl::dispatch(Message& message) {
                    if (put == nullptr)
                      return core.answer(core.new_id(), asker, Error{Errc::kUnsupported, "only puts are forwarded"});
                    // Who forwarded it tries the next owner, and in the end coordinates it itself.
-                   if (!membership.is_member()) return core.answer(core.new_id(), asker, no_member());
+                   if (auto error = membership.serves_nothing()) return refuse(asker, {Errc::kBusy, error->text});
                    if (is_full()) return core.answer(core.new_id(), asker, too_much_under_way());
                    puts.put(asker, std::move(*put));
                  },
                  [&](ForwardReply& b) { forwarder.replied(id, from, std::move(b)); },
-                 [&](Refusal&) { refused(id, from); },
+                 [&](Refusal& b) { refused(id, from, b.error); },
                  [&](ComparePartitions& b) { anti_entropy.compare_partitions(message, b); },
                  [&](ComparePartitionsReply& b) { anti_entropy.replied(id, from, b); },
                  [&](CompareItems& b) { anti_entropy.compare_items(message, b); },
@@ -242,28 +261,19 @@ void NodeImpl::confirmed(std::uint64_t id, NodeId from) {
   anti_entropy.confirmed(id, from);
 }
 
-void NodeImpl::refused(std::uint64_t id, NodeId from) {
+void NodeImpl::refused(std::uint64_t id, NodeId from, const Error& error) {
   replication.refused(id, from);
   reads.refused(id, from);
   blocks.refused(id, from);
   hints.refused(id, from);
-  anti_entropy.refused(id, from);
+  anti_entropy.refused(id, from, error);
   forwarder.refused(id, from);
 }
 
 void NodeImpl::request(const Asker& asker, Request request) {
-  if (!membership.known()) {
-    core.answer(core.new_id(), asker,
-                Error{Errc::kUnavailable, "this host has not yet heard from its cluster who the members are"});
-    return;
-  }
-  if (!membership.is_member() && !std::holds_alternative<UsageRequest>(request)) {
-    core.answer(core.new_id(), asker, no_member());
-    return;
-  }
-  if (is_full() && !std::holds_alternative<UsageRequest>(request)) {
-    core.answer(core.new_id(), asker, too_much_under_way());
-    return;
+  if (!std::holds_alternative<UsageRequest>(request) || !membership.known()) {
+    if (auto error = membership.serves_nothing()) return refuse(asker, std::move(*error));
+    if (is_full()) return core.answer(core.new_id(), asker, too_much_under_way());
   }
   std::visit(
       Overloaded{
@@ -386,6 +396,7 @@ std::size_t Node::bytes_under_way() const { return impl_->core.bytes_held; }
 const LayoutHistory& Node::layouts() const { return impl_->core.placement.history(); }
 bool Node::has_left() const { return impl_->membership.has_left(); }
 double Node::given() const { return impl_->anti_entropy.given(); }
+const std::optional<Obstacle>& Node::obstacle() const { return impl_->anti_entropy.obstacle(); }
 bool Node::knows_members() const { return impl_->membership.known(); }
 
 bool Node::idle() const { return impl_->under_way() == 0 && impl_->hints.idle(); }

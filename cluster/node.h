@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <variant>
@@ -150,6 +151,13 @@ struct Counters {
   std::uint64_t messages_in = 0, messages_out = 0;
   std::uint64_t compare_passes = 0;                        // of anti-entropy, ended
   std::uint64_t rows_exchanged = 0, blocks_exchanged = 0;  // by it: taken over, and sent
+  std::uint64_t unreadable = 0;                            // how often it met a row or block that is damaged here
+};
+
+/// Why something does not go on: what this host said, which may be the node itself.
+struct Obstacle {
+  NodeId node{};
+  Error error;
 };
 
 class NodeImpl;
@@ -183,6 +191,8 @@ class Node {
   bool has_left() const;
   /// While the members change: how much of what is stored here has gone to its new owners, 0 to 1.
   double given() const;
+  /// And what keeps it from coming to its end; nullopt: nothing that is known of.
+  const std::optional<Obstacle>& obstacle() const;
   std::vector<Member> members() const;
   /// As it holds for the members that there are.
   Quorum quorum() const;

@@ -234,11 +234,13 @@ void ReadCoordinator::answer(std::uint64_t id, UnderWay& op, bool degraded) {
   if (degraded) ++core_.counters.degraded_reads;
   std::vector<RowPage*> pages;
   PartitionStat stat;
+  // It may own it no more since it was asked.
+  const bool owns = core_.owns(partition_of(volume_of(op.request), partition_key_of(op.request)));
   bool own_replica = false;
   for (auto& found : op.found) {
     if (!found.same) pages.push_back(&found.page);
     stat = std::max(stat, found.stat);
-    own_replica |= found.owner && found.node == core_.config.self && op.asker.local;
+    own_replica |= found.owner && owns && found.node == core_.config.self && op.asker.local;
   }
   // What is alike everywhere, with nobody left who may have something else, is needed here no more.
   const bool last = pages.size() == 1 && op.pending.empty();

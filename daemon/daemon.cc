@@ -440,6 +440,11 @@ Result<void> Daemon::run() {
   const auto q = d.node->quorum();
   spdlog::info("{} serves: {} members, n {} r {} w {}, listening on {}, socket {}, data in {}", d.config.name,
                d.node->members().size(), q.n, q.r, q.w, d.config.listen, d.config.socket, d.config.data_dir);
+  const auto copies = d.node->layouts().head().replicas;
+  if (d.config.by_invitation && d.node->knows_members() && copies != d.config.quorum.n) {
+    spdlog::warn("quorum.n is {} here and does not count: this cluster keeps {} copies of everything since it was made",
+                 d.config.quorum.n, copies);
+  }
   notify_ready(d.state_in_words());
   d.loop.run();
   if (d.fatal) {

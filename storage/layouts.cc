@@ -15,6 +15,7 @@ LayoutId layout_id_of(std::uint64_t number, const LayoutRecord& record) {
     said(role.share_said);
   }
   for (const auto& parent : record.parents) w.u64(parent.number).u64(parent.hash);
+  if (record.rule != PlacementRule::kRing) w.u64(static_cast<std::uint64_t>(record.rule));
   return {number, read_be64(view_of(sha256(w.out())))};
 }
 

@@ -2,6 +2,7 @@
 // others. What it means and how it changes: cluster/layout_history.h.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -14,9 +15,10 @@ namespace kinfs {
 // What is read has no more; ten times what any cluster needs, so that nobody can make others compute for hours.
 inline constexpr std::uint32_t kMaxWeight = 1024;
 inline constexpr std::size_t kMaxZoneBytes = 255;
-inline constexpr int kMaxRoles = 4096;
-inline constexpr int kMaxLayouts = 256;
+inline constexpr std::size_t kMaxRoles = 4096;
+inline constexpr std::size_t kMaxLayouts = 256;
 inline constexpr std::uint32_t kMaxCopies = 1024;
+inline constexpr std::uint64_t kMaxLayoutNumber = 1ull << 62;  // and turn of a tracker: each grows by one at a time
 
 /// When somebody said something, and who: of two the later counts.
 struct Said {
@@ -48,12 +50,21 @@ struct LayoutId {
   auto operator<=>(const LayoutId&) const = default;
 };
 
+/// How owners are found (cluster/layout.h). A layout keeps the rule that it was made with: another one would look for
+/// what is stored elsewhere.
+enum class PlacementRule : std::uint32_t {
+  kRing = 0,          // the hosts that the ring names
+  kBoundedLoads = 1,  // and none gets much more than its share
+};
+inline constexpr auto kLatestRule = PlacementRule::kBoundedLoads;
+
 struct LayoutRecord {
   LayoutId id;
   std::uint32_t replicas = 3;     // N
   Roles roles;                    // of all who ever were a member
   std::vector<LayoutId> parents;  // ascending
   bool computed = false;          // from its parents, which were all heads; else somebody's record
+  PlacementRule rule = PlacementRule::kRing;
   bool operator==(const LayoutRecord&) const = default;
 };
 

@@ -311,6 +311,7 @@ void to_proto(const LayoutRecord& record, record::LayoutRecord& out) {
   to_proto(record.id, *out.mutable_id());
   out.set_replicas(record.replicas);
   out.set_computed(record.computed);
+  out.set_rule(static_cast<std::uint32_t>(record.rule));
   for (const auto& [node, role] : record.roles) {
     auto& to = *out.add_role();
     to.set_node(static_cast<std::uint64_t>(node));
@@ -327,13 +328,18 @@ void to_proto(const LayoutRecord& record, record::LayoutRecord& out) {
 
 Result<LayoutRecord> from_proto(record::LayoutRecord& p) {
   if (auto ok = known(p, "layout"); !ok) return pass(std::move(ok));
-  if (p.replicas() > kMaxCopies || p.role_size() > kMaxRoles || p.parent_size() > kMaxLayouts) {
+  if (p.replicas() > kMaxCopies || p.role_size() > static_cast<int>(kMaxRoles) ||
+      p.parent_size() > static_cast<int>(kMaxLayouts)) {
     return corrupt("a layout has more hosts, copies or parents than are allowed");
   }
   LayoutRecord out;
   out.id = from_proto(p.id());
   out.replicas = p.replicas();
   out.computed = p.computed();
+  if (p.rule() > static_cast<std::uint32_t>(kLatestRule)) {
+    return fail(Errc::kFormat, "a later version of kinfs changed the members of this cluster: this host needs it too");
+  }
+  out.rule = PlacementRule{p.rule()};
   for (auto& r : *p.mutable_role()) {
     if (auto ok = known(r, "layout"); !ok) return pass(std::move(ok));
     if (r.weight() > kMaxWeight || r.zone().size() > kMaxZoneBytes) return corrupt("a host has too great a share");
@@ -346,6 +352,8 @@ Result<LayoutRecord> from_proto(record::LayoutRecord& p) {
   }
   for (const auto& parent : p.parent()) out.parents.push_back(from_proto(parent));
   if (!std::is_sorted(out.parents.begin(), out.parents.end())) return corrupt("a layout's parents are out of order");
+  const bool follows = out.parents.empty() || out.id.number == out.parents.back().number + 1;
+  if (!follows || out.id.number > kMaxLayoutNumber) return corrupt("a layout's number is not the next one");
   if (layout_id_of(out.id.number, out) != out.id) return corrupt("a layout is not what its hash says");
   return out;
 }
@@ -365,7 +373,7 @@ void to_proto(const Layouts& layouts, record::Layouts& out) {
 
 Result<Layouts> from_proto(record::Layouts& p) {
   if (auto ok = known(p, "list of layouts"); !ok) return pass(std::move(ok));
-  if (p.record_size() > kMaxLayouts || p.tracker_size() > kMaxRoles) {
+  if (p.record_size() > static_cast<int>(kMaxLayouts) || p.tracker_size() > static_cast<int>(kMaxRoles)) {
     return corrupt("there are more layouts than are allowed");
   }
   Layouts out;
@@ -379,6 +387,7 @@ Result<Layouts> from_proto(record::Layouts& p) {
   }
   for (const auto& t : p.tracker()) {
     if (auto ok = known(t, "list of layouts"); !ok) return pass(std::move(ok));
+    if (t.turn() > kMaxLayoutNumber) return corrupt("a host has said too much of its layouts");
     out.trackers[NodeId{t.node()}] = {t.turn(), from_proto(t.acked()), from_proto(t.synced()), from_proto(t.read())};
   }
   return out;

@@ -7,6 +7,7 @@
 
 #include "daemon/cli/process.h"
 #include "daemon/cli/session.h"
+#include "daemon/cli/status.h"
 
 namespace kinfs::daemon {
 namespace {
@@ -30,8 +31,9 @@ std::vector<std::string> mounted_by(const std::string& socket) {
 std::string left_to_do(const Json& status, bool self_leaves) {
   for (const auto& task : status.value("tasks", Json::array())) {
     const auto names = task.value("waits_for", std::vector<std::string>());
-    return fmt::format("{} ({:.0f} % of this host's are); waits for {}", task.value("step", ""),
-                       100 * task.value("done", 0.0), fmt::join(names, ", "));
+    const auto obstacle = obstacle_of(task);
+    return fmt::format("{} ({:.0f} % of this host's are); waits for {}{}{}", task.value("step", ""),
+                       100 * task.value("done", 0.0), fmt::join(names, ", "), obstacle.empty() ? "" : "; ", obstacle);
   }
   return self_leaves && !status.at("cluster").value("has_left", false) ? "the other hosts are told" : "";
 }

@@ -71,6 +71,7 @@ void print_status(const Json& s) {
     fmt::print("members           are changing: {}, {:.0f} % of {}'s; waits for {}\n", text_at(task, "step"),
                100 * task.value("done", 0.0), self,
                fmt::join(task.value("waits_for", std::vector<std::string>()), ", "));
+    if (const auto words = obstacle_of(task); !words.empty()) fmt::print("                  {}\n", words);
   }
   if (s.contains("cluster") && s.at("cluster").value("knows_members", true) &&
       !s.at("cluster").value("is_member", true)) {
@@ -84,10 +85,21 @@ void print_status(const Json& s) {
   if (const auto n = s.at("dot_clashes").get<std::uint64_t>(); n != 0) {
     fmt::print("damaged history   {}: two versions under one number; was a data directory copied?\n", n);
   }
+  if (const auto n = s.value("unreadable", std::uint64_t{0}); n != 0) {
+    fmt::print(
+        "damaged data      {} times a row or block on {} could not be read; other hosts have it: look at the disk\n", n,
+        self);
+  }
   fmt::print("\n{}\n", s.at("safe").get<bool>() ? "Everything is as it should be." : "This needs attention.");
 }
 
 }  // namespace
+
+std::string obstacle_of(const Json& task) {
+  if (!task.contains("obstacle")) return "";
+  const auto& obstacle = task.at("obstacle");
+  return fmt::format("{} says: {}", printable(text_at(obstacle, "host")), printable(text_at(obstacle, "error")));
+}
 
 int status(const StatusOptions& options) {
   auto session = Session::open(socket_path_of(options.socket));

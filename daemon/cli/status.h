@@ -4,12 +4,17 @@
 #include <optional>
 #include <string>
 
+#include "daemon/cli/session.h"
+
 namespace kinfs::daemon {
 
 struct StatusOptions {
   std::string socket;
   bool json = false;
 };
+
+/// Of a task in the answer: who said what keeps it from coming to its end. Empty: nothing that is known of.
+std::string obstacle_of(const Json& task);
 
 /// Exit 1 when something needs attention: a host down, hints kept, a disk nearly full, writes that failed.
 int status(const StatusOptions& options);

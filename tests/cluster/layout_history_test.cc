@@ -214,6 +214,48 @@ TEST_F(LayoutHistoryTest, AHostThatLostItsDiskIsBelievedWhatItSaysNow) {
   EXPECT_FALSE(two.has(NodeId{1}, Step::kSynced));
 }
 
+TEST_F(LayoutHistoryTest, WhoWasExcusedIsNotServedAndDoesNotServe) {
+  const auto base = one.base().id;
+  EXPECT_TRUE(one.serves_read(base, NodeId{3}, NodeId{1}));
+  one.change({{NodeId{3}, role(1, Part::kExcused)}});
+  EXPECT_TRUE(one.is_active(base));
+  EXPECT_TRUE(one.serves_read(base, NodeId{2}, NodeId{1}));
+  EXPECT_FALSE(one.serves_read(base, NodeId{3}, NodeId{1}));
+  EXPECT_FALSE(one.serves_read(base, NodeId{2}, NodeId{3}));
+  EXPECT_FALSE(one.serves_read(base, NodeId{9}, NodeId{1})) << "nobody knows it";
+}
+
+// Others may have forgotten the base: of those that are members in it, this host has turned last.
+TEST_F(LayoutHistoryTest, WhoJoinsIsNotServedByWhatIsLeftBehind) {
+  const auto base = one.base().id;
+  two.change({{NodeId{4}, role(2)}});
+  one.change({{NodeId{2}, role(1, Part::kExcused)}});
+  for (const auto step : {Step::kAcked, Step::kSynced, Step::kRead}) one.say(NodeId{1}, step);
+  const auto turned = one.head().id;
+  one.merge(two, NodeId{1});
+  EXPECT_TRUE(one.serves_read(base, NodeId{3}, NodeId{1}));
+  EXPECT_FALSE(one.serves_read(base, NodeId{4}, NodeId{1}));
+  EXPECT_TRUE(one.serves_read(turned, NodeId{4}, NodeId{1}));
+}
+
+TEST_F(LayoutHistoryTest, OfHostsThatNoLayoutKnowsNothingIsKept) {
+  auto layouts = two.layouts();
+  layouts.trackers[NodeId{77}].turn = 5;
+  layouts.trackers[NodeId{2}].turn = 5;
+  EXPECT_TRUE(one.merge(LayoutHistory(layouts), NodeId{1}));
+  EXPECT_FALSE(one.trackers().contains(NodeId{77}));
+  EXPECT_TRUE(one.trackers().contains(NodeId{2}));
+}
+
+TEST_F(LayoutHistoryTest, MoreThanOthersWouldTakeIsNotTakenIn) {
+  for (std::uint64_t i = 0; i < kMaxLayouts; ++i) one.change({{NodeId{1}, role(i + 1)}});
+  EXPECT_TRUE(two.merge(one, NodeId{2}));
+  const auto before = two;
+  one.change({{NodeId{1}, role(1000)}});
+  EXPECT_FALSE(two.merge(one, NodeId{2}));
+  EXPECT_EQ(two, before);
+}
+
 /// Hosts that change things, take their steps and tell each other, in any order: in the end all know the same, and that
 /// settles.
 TEST(LayoutHistory, AllComeToKnowTheSame) {

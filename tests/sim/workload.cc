@@ -301,11 +301,18 @@ class Joiners {
     if (world_.chance() < 0.3 && gone_ + 2 < world_.hosts()) {
       ++gone_;
       request.change = Change::kLeave;
-    } else if (world_.chance() < 0.1 && gone_ + 2 < world_.hosts() && world_.all_know_what(host)) {
+    } else if (world_.chance() < 0.2 && gone_ + 2 < world_.hosts() && world_.all_know_what(host)) {
       ++gone_;
       request.change = Change::kExcuse;
       request.force = true;
-      world_.lose_for_good(host);
+      if (gave_up_ || !world_.outvotes_one() || world_.chance() < 0.3) {
+        world_.lose_for_good(host);
+      } else {
+        gave_up_ = true;
+        world_.give_up(host);
+        world_.isolate(host);
+        world_.after(world_.between(0, 4'000'000), [this] { world_.heal(); });
+      }
     }
     ++asking_;
     ask_for(request);
@@ -339,6 +346,7 @@ class Joiners {
   World& world_;
   const bool slow_;
   std::size_t gone_ = 0, asking_ = 0;
+  bool gave_up_ = false;
 };
 
 class Enemy {

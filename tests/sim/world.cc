@@ -198,9 +198,20 @@ void World::input(std::size_t host, std::function<void(cluster::Node&, cluster::
 }
 
 void World::look_at_layouts(std::size_t host) {
+  auto& h = hosts_[host];
+  if (std::exchange(h.head, node(host).layout()) != h.head) h.head_since_us = now_us_;
   const auto& base = node(host).layouts().base();
   if (!options_.joins || base.id.number == 0 || !bases_.insert(base.id).second || observer_ == nullptr) return;
-  observer_->dropped_before(LayoutRecord(base));
+  const auto& dropper = node(host).layouts();
+  for (std::size_t other = 0; other < hosts_.size(); ++other) {
+    if (!up(other) || !node(other).knows_members() || !dropper.waits_for(id_of(other))) continue;
+    const LayoutRecord read(node(other).layouts().reading(id_of(other)));
+    if (dropper.is_active(read.id)) {
+      observer_->reads_by(other, read);
+    } else if (read.id.number <= base.id.number && read.roles.contains(id_of(other))) {
+      observer_->reads_by_dropped(other, read);
+    }
+  }
 }
 
 // A crash may come between any two effects: what was saved stays saved, what was not sent is never sent.
@@ -384,9 +395,28 @@ void World::lose_for_good(std::size_t host) {
   if (observer_ != nullptr) observer_->lost_disk(host);
 }
 
+bool World::outvotes_one() const {
+  const auto least = [&](std::uint32_t asked) { return asked == 0 ? options_.quorum.n / 2 + 1 : asked; };
+  if (options_.quorum.n < 3 || least(options_.quorum.r) < 2 || least(options_.quorum.w) < 2) return false;
+  return std::all_of(hosts_.begin(), hosts_.end(), [&](const Host& host) {
+    if (host.node == nullptr || !host.node->knows_members()) return true;
+    const auto all = host.node->layouts().active();
+    return std::all_of(all.begin(), all.end(), [&](const auto* r) { return layout_of(*r).hosts() >= 3; });
+  });
+}
+
+void World::give_up(std::size_t host) {
+  ++faults.lost_hosts;
+  if (tracing()) trace(fmt::format("host{} is given up, and goes on", host + 1));
+  hosts_[host].given_up = true;
+  if (observer_ != nullptr) observer_->lost_disk(host);
+}
+
 void World::retire_who_left() {
   for (std::size_t h = 0; h < hosts_.size(); ++h) {
-    if (up(h) && node(h).has_left()) retire(h);
+    if (!up(h) || !node(h).has_left()) continue;
+    retire(h);
+    if (hosts_[h].given_up && observer_ != nullptr) observer_->lost_disk(h);
   }
 }
 

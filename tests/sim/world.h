@@ -62,8 +62,10 @@ class World {
     virtual void lost_tail(std::size_t host) = 0;
     /// What was synced is gone too: the disk is empty, or as it was some time ago.
     virtual void lost_disk(std::size_t host) = 0;
-    /// Some host is the first that has dropped all layouts before this one.
-    virtual void dropped_before(const LayoutRecord& layout) = 0;
+    /// Some host is the first that has dropped a layout, and `reader`, for which it has to wait, goes by this one then.
+    virtual void reads_by(std::size_t reader, const LayoutRecord& layout) = 0;
+    /// And this one it has dropped.
+    virtual void reads_by_dropped(std::size_t reader, const LayoutRecord& layout) = 0;
   };
 
   explicit World(WorldOptions options);
@@ -121,6 +123,12 @@ class World {
   bool all_know_what(std::size_t host) const;
   /// The host and its disk.
   void lose_for_good(std::size_t host);
+  /// Of a host that lives: it is to be excused. What it has, and what it takes until it hears of it, counts as lost.
+  void give_up(std::size_t host);
+  /// Since when the host goes by the members that it goes by now.
+  std::int64_t members_since_us(std::size_t host) const { return hosts_[host].head_since_us; }
+  /// Whether no host is a quorum by itself: one that has not heard that it was given up would go on alone.
+  bool outvotes_one() const;
   /// Where it can see that itself.
   void retire_who_left();
   /// Whether `by` knows that host to be a member no more.
@@ -171,6 +179,9 @@ class World {
     std::uint64_t losses = 0;  // of tails and disks; the node is told of them
     bool joined = true;
     bool gone = false;
+    bool given_up = false;
+    LayoutId head;
+    std::int64_t head_since_us = 0;
     std::vector<Member> told;  // the members, when it joined
     bool paused = false;
     bool full = false;
