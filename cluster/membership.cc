@@ -345,13 +345,12 @@ void Membership::tick() {
   }
 }
 
-void Membership::heard(const Gossip& gossip) {
+void Membership::heard(NodeId from, const Gossip& gossip) {
   // What it says of addresses and keys holds after a restart too, when it may be the one that is away.
   const bool grows = core_.config.members_grow;
   bool news = false;
   if (grows && gossip.layouts.base.id.number != 0) {
     const LayoutHistory theirs(gossip.layouts);
-    base_elsewhere_ = theirs.base().id;
     part_elsewhere_ = part_of(theirs, core_.config.self);
     for (auto& made : spreading_) made.is_elsewhere |= theirs.is_active(made.layout);
     auto merged = history();
@@ -359,6 +358,7 @@ void Membership::heard(const Gossip& gossip) {
       adopt(std::move(merged), gossip.members);
       news = true;
     }
+    if (history().is_member(from)) base_elsewhere_ = theirs.base().id;
   }
   news |= core_.heard_of(gossip.members);
   const bool defends = core_.peers.defend(gossip.members);

@@ -34,7 +34,7 @@ class Membership {
   bool is_member() const { return history().is_member(core_.config.self); }
   /// Why this host serves nothing now; nullopt: it does.
   std::optional<Error> serves_nothing() const;
-  /// It is none any more, and another host knows it too: nobody waits for this one.
+  /// It is none any more, and a member knows it too: nobody waits for this one.
   bool has_left() const;
   /// When somebody asks for something under that layout.
   enum class Serving {
@@ -47,7 +47,7 @@ class Membership {
 
   void admit(const Asker& asker, AdmitRequest request);
   void change(const Asker& asker, const ChangeMemberRequest& request);
-  void heard(const Gossip& gossip);
+  void heard(NodeId from, const Gossip& gossip);
   /// What others are told.
   Gossip gossip(bool reply) const;
   /// A message under a layout that is not known here came: its sender is asked for it.
@@ -103,7 +103,7 @@ class Membership {
   std::int64_t saved_ms_ = 0;   // when that was last begun
   std::int64_t asked_ms_ = -1;  // when somebody was last asked who the members are
   std::uint64_t head_since_ = 0;
-  LayoutId base_elsewhere_;  // of the host that was last heard of
+  LayoutId base_elsewhere_;  // of the member that was last heard of; others that leave may go as well
   Role::Part part_elsewhere_ = Role::Part::kMember;  // that others say this node has, when it knows nothing itself
   std::optional<Making> making_;
   /// Made, and not answered yet: only this host has it on its disk.

@@ -205,12 +205,12 @@ void NodeImpl::dispatch(Message& message) {
   if (is_answer(message.body) && core.peers.answered(from, core.now)) anti_entropy.came_back(from);
   std::visit(Overloaded{
                  [&](Ping& ping) {
-                   if (ping.from && ping.from->node == from) membership.heard(Gossip{{*ping.from}, true});
+                   if (ping.from && ping.from->node == from) membership.heard(from, Gossip{{*ping.from}, true});
                    core.send(core.new_id(), from, id, core.config.request_timeout_ms, Pong{core.store.usage().full});
                  },
                  [&](Pong& pong) { core.peers.ponged(from, id, pong.full); },
                  [&](Gossip& g) {
-                   membership.heard(g);
+                   membership.heard(from, g);
                    looks_at_hold = !on_hold.empty();
                    if (g.reply) return;
                    core.send(core.new_id(), from, id, core.config.request_timeout_ms, membership.gossip(true));

@@ -1,5 +1,5 @@
-// See block_files.h. Space is reclaimed later, by punching holes where blocks were; offsets never move, so readers
-// and the index will not notice.
+// See block_files.h. Space is reclaimed by punching holes where blocks were; offsets never move, so readers and the
+// index do not notice.
 #include "storage/block_files.h"
 
 #include <fcntl.h>
@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -20,6 +21,7 @@ namespace {
 
 constexpr ByteView kHeader{"kinfs blocks 1\n\0", 16};
 constexpr std::size_t kMaxOpenFiles = 128;
+constexpr std::uint64_t kFsBlockBytes = 4096;
 constexpr std::uint64_t kStretchBytes = 8 << 20;
 constexpr std::string_view kSuffix = ".blocks";
 
@@ -125,7 +127,10 @@ Result<void> BlockFiles::find_segments() {
     if (!segment) continue;
     struct stat st {};
     if (::stat(it->path().c_str(), &st) != 0) return errno_error("cannot look at", it->path(), errno);
-    sizes_[*segment] = static_cast<std::uint64_t>(st.st_size);
+    const auto size = static_cast<std::uint64_t>(st.st_size);
+    const auto taken = static_cast<std::uint64_t>(st.st_blocks) * 512;
+    sizes_[*segment] = size;
+    freed_bytes_ += size - std::min(size, taken);
     if (*segment >= clean_below_) dirty_[*segment] = nullptr;
   }
   if (error) return errno_error("cannot list", directory_, error.value());
@@ -294,11 +299,31 @@ Result<void> BlockFiles::sync() {
   return {};
 }
 
+void BlockFiles::free(const BlockLocation& at) {
+  if (at.length == 0) return;
+  auto file = file_of(at.segment);
+  if (!file) return;
+  std::uint64_t from = 0, to = 0;  // all that is free around it
+  {
+    const std::lock_guard lock(mutex_);
+    freed_.add({at.segment, at.offset, at.offset + at.length});
+    freed_bytes_ += at.length;
+    for (const auto& i : freed_.entries()) {
+      if (i.key == at.segment && i.after <= at.offset && i.last > at.offset) from = i.after, to = i.last;
+    }
+  }
+  from = (from + kFsBlockBytes - 1) / kFsBlockBytes * kFsBlockBytes;
+  to = to / kFsBlockBytes * kFsBlockBytes;
+  if (from >= to) return;
+  (void)::fallocate((*file)->fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(from),
+                    static_cast<off_t>(to - from));
+}
+
 std::uint64_t BlockFiles::bytes() const {
   const std::lock_guard lock(mutex_);
   std::uint64_t sum = 0;
   for (const auto& [segment, size] : sizes_) sum += size;
-  return sum;
+  return sum - std::min(sum, freed_bytes_);
 }
 
 }  // namespace kinfs

@@ -27,6 +27,7 @@
 #include <string>
 
 #include "storage/bytes.h"
+#include "storage/interval_set.h"
 #include "storage/record_codec.h"
 #include "storage/result.h"
 
@@ -56,7 +57,10 @@ class BlockFiles {
   /// it fails for good: the kernel may have dropped what it could not write, and would report the next fdatasync as
   /// done.
   Result<void> sync();
-  /// Length of all segments; what no index entry points to is included.
+  /// What no index entry points to any more, on the disk neither: its space goes back to the file system, as far as
+  /// whole blocks of that are free. Nothing moves. Where holes are not supported, nothing happens.
+  void free(const BlockLocation& at);
+  /// What all segments take, without what was freed; what no index entry points to is included.
   std::uint64_t bytes() const;
 
  private:
@@ -80,6 +84,8 @@ class BlockFiles {
   std::map<std::uint32_t, std::uint64_t> sizes_;
   mutable std::map<std::uint32_t, std::shared_ptr<File>> files_;  // a bounded cache of open ones
   std::map<std::uint32_t, std::shared_ptr<File>> dirty_;          // null: of an earlier process, not opened yet
+  IntervalSet<std::uint32_t> freed_;                              // by this object: (offset, end] of each segment
+  std::uint64_t freed_bytes_ = 0;                                 // holes of earlier processes too
   std::uint32_t clean_below_ = 0;                                 // what SYNCED says
   std::uint32_t doubt_from_ = 0;                                  // and what it said when this was opened
   std::uint32_t current_ = 0;                                     // the newest segment; 0: none yet

@@ -202,6 +202,14 @@ void MemStore::erase_row(const RowKey& key) {
   rows_.erase(it);
 }
 
+void MemStore::erase_block(const BlockKey& key) {
+  const auto it = blocks_.find(key);
+  if (it == blocks_.end()) return;
+  block_bytes_ -= it->second->size();
+  undo_.emplace_back(BlockUndo{key, std::move(it->second)});
+  blocks_.erase(it);
+}
+
 template <class Key>
 void MemStore::set_hint(HintTable<Key>& table, NodeId target, const Key& key, std::uint64_t sequence) {
   const std::uint64_t before = table.sequence_of(target, key);
@@ -216,6 +224,7 @@ Result<void> MemStore::apply(const Batch& batch) {
   if (refusal_) return tl::unexpected<Error>(*refusal_);
   for (const auto& [key, row] : batch.rows) put_row(key, row);
   for (const RowKey& key : batch.erase_rows) erase_row(key);
+  for (const BlockKey& key : batch.erase_blocks) erase_block(key);
   for (const Hint& h : batch.add_hints) set_hint(hints_, h.target, h.key, h.sequence);
   for (const BlockHint& h : batch.add_block_hints) set_hint(block_hints_, h.target, h.key, h.sequence);
   for (const Hint& h : batch.drop_hints) {
@@ -244,7 +253,7 @@ Result<void> MemStore::put_block(const BlockKey& key, const SharedBytes& bytes) 
   if (place != nullptr && *place == *bytes) return {};
   if (place == nullptr) {
     block_bytes_ += bytes->size();
-    block_keys_.emplace(block_key_bytes(key), key);
+    block_keys_.try_emplace(block_key_bytes(key), key);
   }
   undo_.emplace_back(BlockUndo{key, place});
   place = bytes;
@@ -278,10 +287,12 @@ void MemStore::take_back(Undo& undo) {
   } else if (auto* meta = std::get_if<MetaUndo>(&undo)) {
     meta_ = std::move(meta->before);
   } else if (auto* block = std::get_if<BlockUndo>(&undo)) {
-    if (block->before == nullptr) block_bytes_ -= blocks_[block->key]->size();
+    const auto it = blocks_.find(block->key);
+    if (it != blocks_.end()) block_bytes_ -= it->second->size();
     if (block->before == nullptr) {
-      blocks_.erase(block->key);
+      blocks_.erase(it);
     } else {
+      block_bytes_ += block->before->size();
       blocks_[block->key] = block->before;
     }
   } else if (auto* hint = std::get_if<HintUndo<RowKey>>(&undo)) {

@@ -92,12 +92,13 @@ class MemStore : public Store {
   };
   struct BlockUndo {
     BlockKey key;
-    SharedBytes before;  // null: it was not there
+    SharedBytes before;  // null: it was not there, and comes now; else what was there, and goes
   };
   using Undo = std::variant<RowUndo, StatUndo, MetaUndo, BlockUndo, HintUndo<RowKey>, HintUndo<BlockKey>>;
 
   void put_row(const RowKey& key, const Row& row);
   void erase_row(const RowKey& key);
+  void erase_block(const BlockKey& key);
   template <class Key>
   void set_hint(HintTable<Key>& table, NodeId target, const Key& key, std::uint64_t sequence);
   template <class Key>

@@ -189,6 +189,9 @@ class Rocks : public Store {
   Result<std::uint64_t> sequence_of(const Bytes& index_key, HintChanges& changes) const;
   Result<void> add_hint(rocksdb::WriteBatch& out, HintKind kind, NodeId target, std::uint64_t sequence,
                         const Bytes& key, HintChanges& changes) const;
+  Result<void> erase_blocks(rocksdb::WriteBatch& out, const std::vector<BlockKey>& keys,
+                            std::vector<BlockLocation>& freed) const;
+  void to_free(const std::vector<BlockLocation>& locations);
   Result<void> drop_hint(rocksdb::WriteBatch& out, HintKind kind, NodeId target, std::uint64_t sequence,
                          const Bytes& key, HintChanges& changes) const;
   Result<void> gather_hints(rocksdb::WriteBatch& out, const Batch& batch, HintChanges& changes) const;
@@ -211,6 +214,8 @@ class Rocks : public Store {
 
   // No hint of (kind, target) below this sequence is left. Without it each look for the next hints would step over
   // the tombstones of all that were dropped, until RocksDB happens to compact them.
+  std::mutex freed_mutex_;
+  std::vector<BlockLocation> freed_;  // by the next sync()
   mutable std::mutex hints_mutex_;
   mutable std::map<std::pair<HintKind, NodeId>, std::uint64_t> floors_;
   std::uint64_t floors_lowered_ = 0;
@@ -619,13 +624,34 @@ Result<void> Rocks::apply(const Batch& batch) {
     out.Merge(families_[kStats], prefix, encode_stat(stat_of(row)));
   }
   for (const RowKey& key : batch.erase_rows) out.Delete(families_[kRows], row_key_bytes(key));
+  std::vector<BlockLocation> freed;
+  if (auto ok = erase_blocks(out, batch.erase_blocks, freed); !ok) return ok;
   HintChanges changes;
   if (auto ok = gather_hints(out, batch, changes); !ok) return ok;
   if (batch.meta) out.Put(families_[kMeta], slice(kMetaKey), encode_meta(*batch.meta));
   const bool frees = batch.rows.empty() && batch.add_hints.empty() && batch.add_block_hints.empty();
   if (auto ok = write(out, frees); !ok) return ok;
   note_hints(batch, changes);
+  to_free(freed);
   return {};
+}
+
+Result<void> Rocks::erase_blocks(rocksdb::WriteBatch& out, const std::vector<BlockKey>& keys,
+                                 std::vector<BlockLocation>& freed) const {
+  for (const auto& key : keys) {
+    auto at = location_of(key);
+    if (!at) return pass(std::move(at));
+    if (!*at) continue;
+    out.Delete(families_[kBlocks], block_key_bytes(key));
+    freed.push_back(**at);
+  }
+  return {};
+}
+
+void Rocks::to_free(const std::vector<BlockLocation>& locations) {
+  if (locations.empty()) return;
+  const std::lock_guard lock(freed_mutex_);
+  freed_.insert(freed_.end(), locations.begin(), locations.end());
 }
 
 Result<void> Rocks::put_block(const BlockKey& key, const SharedBytes& bytes) {
@@ -646,14 +672,23 @@ Result<void> Rocks::put_block(const BlockKey& key, const SharedBytes& bytes) {
   if (!at) return pass(std::move(at));
   rocksdb::WriteBatch out;
   out.Put(families_[kBlocks], block_key_bytes(key), encode_location(*at));
-  return write(out, false);
+  if (auto ok = write(out, false); !ok) return ok;
+  if (*known) to_free({**known});
+  return {};
 }
 
 Result<void> Rocks::sync() {
+  std::vector<BlockLocation> freed;
+  {
+    const std::lock_guard lock(freed_mutex_);
+    freed.swap(freed_);
+  }
   // Blocks first: an entry in the log must not come to the disk before what it points to.
   if (auto ok = blocks_->sync(); !ok) return ok;
   const auto status = db_->SyncWAL();
   if (!status.ok()) return rocks_fail(status, path());
+  // No entry points to them any more, after a power cut neither.
+  for (const auto& at : freed) blocks_->free(at);
   return {};
 }
 

@@ -89,14 +89,15 @@ struct NodeMeta {
 struct Batch {
   std::vector<std::pair<RowKey, Row>> rows;
   std::vector<RowKey> erase_rows;
+  std::vector<BlockKey> erase_blocks;  // what they take on the disk is free after the next sync()
   std::vector<Hint> add_hints;
   std::vector<Hint> drop_hints;
   std::vector<BlockHint> add_block_hints;
   std::vector<BlockHint> drop_block_hints;
   std::optional<NodeMeta> meta;
   bool empty() const {
-    return rows.empty() && erase_rows.empty() && add_hints.empty() && drop_hints.empty() && add_block_hints.empty() &&
-           drop_block_hints.empty() && !meta;
+    return rows.empty() && erase_rows.empty() && erase_blocks.empty() && add_hints.empty() && drop_hints.empty() &&
+           add_block_hints.empty() && drop_block_hints.empty() && !meta;
   }
 };
 

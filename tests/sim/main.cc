@@ -49,8 +49,9 @@ const std::map<std::string, PlantedBug> kBugs{
     {"take-over-first", PlantedBug::kTakeOverFirst},
 };
 
-int run_one(std::uint64_t seed, PlantedBug bug, bool trace) {
-  const auto result = run_seed({seed, bug, trace});
+int run_one(const RunOptions& options) {
+  const auto seed = options.seed;
+  const auto result = run_seed(options);
   fmt::print("seed {}: {}\n", seed, result.census());
   for (const auto& v : result.violations) fmt::print("seed {}: VIOLATION: {}\n", seed, v);
   return result.violations.empty() ? 0 : 1;
@@ -76,7 +77,7 @@ struct Totals {
 };
 
 // `find`: stop at the first seed that finds something, and succeed then.
-int run_many(std::uint64_t first, std::uint64_t last, PlantedBug bug, bool find, unsigned threads) {
+int run_many(std::uint64_t first, std::uint64_t last, const RunOptions& options, bool find, unsigned threads) {
   std::atomic<std::uint64_t> next{first};
   std::atomic<bool> stop{false};
   std::mutex mutex;
@@ -87,7 +88,9 @@ int run_many(std::uint64_t first, std::uint64_t last, PlantedBug bug, bool find,
   for (unsigned t = 0; t < threads; ++t) {
     workers.emplace_back([&] {
       for (std::uint64_t seed = next++; seed <= last && !stop; seed = next++) {
-        const auto result = run_seed({seed, bug, false});
+        auto run = options;
+        run.seed = seed;
+        const auto result = run_seed(run);
         const std::lock_guard lock(mutex);
         totals.add(result);
         if (result.violations.empty()) continue;
@@ -159,6 +162,8 @@ int main(int argc, char** argv) {
   unsigned threads = std::max(1u, std::thread::hardware_concurrency());
   auto* one = app.add_option("SEED", seed, "one run; a failing one prints its trace");
   auto* many = app.add_option("--seeds", seeds, "A..B: all of these");
+  bool members = false;
+  app.add_flag("--members", members, "hosts join and leave in each run, not in a quarter of them");
   app.add_option("--bug", bug_name, "a planted bug, to see that it is found");
   app.add_flag("--find", find, "with --seeds and --bug: succeed at the first seed that finds it");
   std::vector<std::string> scenarios;
@@ -189,13 +194,13 @@ int main(int argc, char** argv) {
       fmt::print(stderr, "kinfs-sim: --seeds wants A..B with A <= B, not '{}'\n", seeds);
       return 2;
     }
-    return run_many(range->first, range->second, bug, find, threads);
+    return run_many(range->first, range->second, {0, bug, false, members}, find, threads);
   }
   if (one->count() == 0) {
     fmt::print(stderr, "kinfs-sim: name a SEED, or --seeds A..B\n");
     return 2;
   }
-  const int rc = run_one(seed, bug, trace);
-  if (rc != 0 && !trace) return run_one(seed, bug, true);
+  const int rc = run_one({seed, bug, trace, members});
+  if (rc != 0 && !trace) return run_one({seed, bug, true, members});
   return rc;
 }

@@ -276,7 +276,9 @@ class Joiners {
     std::vector<std::size_t> members;
     std::vector<std::size_t> others;
     for (std::size_t h = 0; h < world_.hosts(); ++h) {
-      if (!world_.gone(h)) (world_.joined(h) ? members : others).push_back(h);
+      // Nobody asks one that was given up: what it changes, before it hears of it, comes to nothing.
+      if (world_.gone(h) || world_.given_up(h)) continue;
+      (world_.joined(h) ? members : others).push_back(h);
     }
     world_.retire_who_left();
     if (members.empty()) return;
@@ -323,7 +325,8 @@ class Joiners {
       return static_cast<std::size_t>(world_.between(0, static_cast<std::int64_t>(world_.hosts()) - 1));
     };
     auto by = any();
-    for (std::size_t tries = 0; tries < 20 && !world_.joined(by); ++tries) by = any();
+    for (std::size_t tries = 0; tries < 20 && (!world_.joined(by) || world_.given_up(by)); ++tries) by = any();
+    if (world_.given_up(by)) return again(100'000, request);
     world_.request(by, request, 3000, [this, request, by](std::optional<cluster::Answer> answer) {
       if (world_.tracing()) {
         const auto* said = answer ? std::get_if<Error>(&*answer) : nullptr;
@@ -340,8 +343,11 @@ class Joiners {
       const bool was_done =
           error != nullptr && error->code == Errc::kNotFound && (!lost || world_.says_gone(by, request.host));
       if (done || was_done || (world_.now_us() > kLoadUs && !lost)) return void(--asking_);
-      world_.after(world_.between(100'000, 1'000'000), [this, request] { ask_for(request); });
+      again(world_.between(100'000, 1'000'000), request);
     });
+  }
+  void again(std::int64_t delay_us, const cluster::ChangeMemberRequest& request) {
+    world_.after(delay_us, [this, request] { ask_for(request); });
   }
   World& world_;
   const bool slow_;
@@ -528,13 +534,13 @@ RunResult run_seed(const RunOptions& options) {
   w.disk_faults = chance() < 0.2;
   w.compare_interval_ms = chance() < 0.5 ? 0 : 4000;
   if (chance() < 0.5) w.quorum = some_quorum(dice, w.hosts);
-  if (chance() < 0.25) {
+  if (chance() < 0.25 || options.members) {
     w.joins = true;
     w.hosts = 3 + dice() % 5;
     w.quorum = some_quorum(dice, w.hosts);
     if (chance() < 0.5) w.quorum = {3, 0, 0};
     if (chance() < 0.5) w.gossip_loss = chance() * 0.8;
-    if (chance() < 0.5) w.slow_blocks = 0.7;
+    if (chance() < 0.5 || options.members) w.slow_blocks = 0.7;
     w.compare_interval_ms = 4000;
     w.disk_faults = false;
   }

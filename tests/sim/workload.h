@@ -15,6 +15,7 @@ struct RunOptions {
   std::uint64_t seed = 1;
   PlantedBug bug = PlantedBug::kNone;
   bool trace = false;
+  bool members = false;  // they change; else they do in a quarter of the runs
 };
 
 struct RunResult {

@@ -287,7 +287,7 @@ void World::send(const cluster::Message& message) {
     delay_us += between(1000, 2'000'000);
   }
   if (std::holds_alternative<cluster::WriteBlock>(message.body) && chance() < options_.slow_blocks) {
-    delay_us += between(1000, 900'000);
+    delay_us += between(500'000, 950'000);
   }
   if (chance() < options_.repeat) {
     ++faults.repeated_messages;

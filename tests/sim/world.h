@@ -31,7 +31,7 @@ struct WorldOptions {
   PlantedBug bug = PlantedBug::kNone;
   double loss = 0;                        // of each message
   double gossip_loss = 0;                 // of each message that says who the members are
-  double slow_blocks = 0;                 // of each message with a block, by up to 0.9 s: bytes take time
+  double slow_blocks = 0;                 // of each message with a block, by 0.5 to 0.95 s: bytes take time
   double repeat = 0;                      // of each message, delivered once more
   double late = 0;                        // of each message, by up to 2 s
   double crash_in_effects = 0;            // between any two effects
@@ -118,6 +118,7 @@ class World {
   /// It was taken in, and has not gone since.
   bool joined(std::size_t host) const { return hosts_[host].joined; }
   bool gone(std::size_t host) const { return hosts_[host].gone; }
+  bool given_up(std::size_t host) const { return hosts_[host].given_up; }
   /// Whether all know the changes of members that this one knows: hosts that few have heard of would be strangers to
   /// the others without it.
   bool all_know_what(std::size_t host) const;

@@ -400,6 +400,30 @@ TEST_P(StoreContract, BlocksAreTakenOnceAndChecked) {
   EXPECT_EQ(store().put_block(block_key("x", Bytes(300, 'i')), share("x")).error().code, Errc::kNameTooLong);
 }
 
+TEST_P(StoreContract, BlocksAreErased) {
+  std::vector<SharedBytes> blocks;
+  std::mt19937_64 random(3);
+  for (std::size_t size = 1; size < 200'000; size = size * 3 + 1) blocks.push_back(share(random_bytes(random, size)));
+  for (const auto& b : blocks) ASSERT_TRUE(store().put_block(block_key(*b), b).has_value());
+  const auto full = store().usage().block_bytes;
+  Batch batch;
+  batch.erase_blocks.push_back(block_key("never there"));
+  for (std::size_t i = 1; i < blocks.size(); ++i) batch.erase_blocks.push_back(block_key(*blocks[i]));
+  apply(batch);
+  for (int round = 0; round < 2; ++round) {
+    for (std::size_t i = 1; i < blocks.size(); ++i) {
+      EXPECT_EQ(store().get_block(block_key(*blocks[i])).error().code, Errc::kNotFound);
+      EXPECT_FALSE(store().has_block(block_key(*blocks[i])).value());
+    }
+    EXPECT_EQ(*store().get_block(block_key(*blocks[0])).value(), *blocks[0]);
+    ASSERT_TRUE(store().sync().has_value());
+    EXPECT_LT(store().usage().block_bytes, full / 4);
+    reopen();
+  }
+  ASSERT_TRUE(store().put_block(block_key(*blocks.back()), blocks.back()).has_value());
+  EXPECT_EQ(*store().get_block(block_key(*blocks.back())).value(), *blocks.back());
+}
+
 TEST_P(StoreContract, ADamagedBlockIsNeverServedAndCanBePutAgain) {
   const auto bytes = share(Bytes(5000, 'b'));
   const auto beside = share(Bytes(5000, 'c'));
