@@ -70,7 +70,12 @@ class HintReplay {
   void ask_owners(UnderWay& op, std::uint16_t partition);
   /// All whom hints are for, and that can be reached or are gone.
   std::vector<NodeId> targets() const;
-  bool is_gone(NodeId target) const { return !core_.placement.hosts().contains(target); }
+  /// Nobody waits for the target to have it: it is no member any more, or this host is none, and goes when W owners
+  /// hold everything.
+  bool is_gone(NodeId target) const {
+    const auto& hosts = core_.placement.hosts();
+    return !hosts.contains(target) || !hosts.contains(core_.config.self);
+  }
   /// Whether the target and W owners of `partition` hold what `op` has of it.
   bool held(const UnderWay& op, std::uint16_t partition) const;
   bool all_held(const UnderWay& op) const;

@@ -74,7 +74,8 @@ std::optional<Error> Membership::serves_nothing() const {
 }
 
 bool Membership::has_left() const {
-  return known() && !is_member() && !history().changing() && base_elsewhere_ == history().base().id;
+  return known() && !is_member() && !history().changing() && base_elsewhere_ == history().base().id &&
+         core_.store.hint_targets().empty();
 }
 
 Membership::Serving Membership::serves_unknown(const LayoutId& layout) const {

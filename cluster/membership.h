@@ -34,7 +34,7 @@ class Membership {
   bool is_member() const { return history().is_member(core_.config.self); }
   /// Why this host serves nothing now; nullopt: it does.
   std::optional<Error> serves_nothing() const;
-  /// It is none any more, and a member knows it too: nobody waits for this one.
+  /// It is none any more, a member knows it too, and what was kept for others is theirs: nobody waits for this one.
   bool has_left() const;
   /// When somebody asks for something under that layout.
   enum class Serving {

@@ -65,6 +65,7 @@ enum class PlantedBug : std::uint32_t {
   kSyncBeforeAcked,       // what is here is handed over while others still write without the new layout
   kReadBeforeSynced,      // a node reads by a layout whose owners do not have everything yet
   kDropBeforeRead,        // the layout before is forgotten while others read by it
+  kKeepFromSuccessors,    // an owner that will be none takes what comes late, and hands it to nobody
   kForwardTwice,          // a forwarded put that the network delivers again is carried out again
   kSameUnseen,            // a replica says that it has what the asker has, without having looked
   kTakeOverFirst,         // an owner that was away takes what is of one partition key, and confirms all of it

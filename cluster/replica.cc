@@ -31,6 +31,15 @@ Result<bool> has_all(const Core& core, const BlockSet& blocks) {
   return true;
 }
 
+std::vector<NodeId> Replica::successors(std::uint16_t partition) const {
+  const auto& head = core_.placement.head();
+  if (!core_.placement.history().changing() || head.owns(core_.config.self, partition) || !core_.owns(partition))
+    return {};
+  if (core_.bug(PlantedBug::kKeepFromSuccessors)) return {};
+  const auto owners = head.owners(partition);
+  return {owners.begin(), owners.end()};
+}
+
 void Replica::write_rows(const Message& message, const WriteRows& write) {
   const auto origin = core_.new_id();
   const ReturnTo to{message.from, message.id};
@@ -40,7 +49,9 @@ void Replica::write_rows(const Message& message, const WriteRows& write) {
     return;
   }
   if (!core_.bug(PlantedBug::kForgetHint)) {
-    for (const auto owner : write.hint_for) {
+    auto hint_for = successors(partition_of(write.volume, write.partition_key));
+    if (hint_for.empty()) hint_for = write.hint_for;
+    for (const auto owner : hint_for) {
       for (const auto& [sort_key, row] : write.rows) {
         core_.keep_hint(batch, owner, RowKey{write.volume, write.partition_key, sort_key});
       }
@@ -102,7 +113,9 @@ void Replica::write_block(const Message& message, const WriteBlock& write) {
   core_.save_block(origin, write.key, write.bytes);
   Batch batch;
   if (!core_.bug(PlantedBug::kForgetBlockHint)) {
-    for (const auto owner : write.hint_for) core_.keep_hint(batch, owner, write.key);
+    auto hint_for = successors(partition_of(write.key.volume, block_partition_key(write.key)));
+    if (hint_for.empty()) hint_for = write.hint_for;
+    for (const auto owner : hint_for) core_.keep_hint(batch, owner, write.key);
   }
   core_.save(origin, std::move(batch));
   confirm(origin, to, write.sync, WriteBlockReply{});

@@ -25,6 +25,9 @@ class Replica {
   void sync_blocks(const Message& message, const SyncBlocks& sync);
 
  private:
+  /// The owners in the head, where this node is one in an earlier layout alone: what it takes now, after it may have
+  /// given them all that it has (AntiEntropy::give_all), it must hand on, since nobody will look for it here.
+  std::vector<NodeId> successors(std::uint16_t partition) const;
   void reply(std::uint64_t origin, ReturnTo to, Body body);
   void refuse(std::uint64_t origin, ReturnTo to, Error error);
   /// Saves, and confirms as confirm() does; or refuses.

@@ -44,6 +44,7 @@ const std::map<std::string, PlantedBug> kBugs{
     {"sync-before-acked", PlantedBug::kSyncBeforeAcked},
     {"read-before-synced", PlantedBug::kReadBeforeSynced},
     {"drop-before-read", PlantedBug::kDropBeforeRead},
+    {"keep-from-successors", PlantedBug::kKeepFromSuccessors},
     {"forward-twice", PlantedBug::kForwardTwice},
     {"same-unseen", PlantedBug::kSameUnseen},
     {"take-over-first", PlantedBug::kTakeOverFirst},
