@@ -61,7 +61,6 @@ enum class PlantedBug : std::uint32_t {
   kAdoptPeersRow,         // anti-entropy takes the peer's state instead of merging it
   kConcludeAbsence,       // a host that is cut off and owns nothing of a key says that the key is not there
   kAnswerBeforeHint,      // a synced write is answered before the hint that it depends on is on disk
-  kAckBeforeDrain,        // a layout is acked while writes that do not know it are under way
   kSyncBeforeAcked,       // what is here is handed over while others still write without the new layout
   kReadBeforeSynced,      // a node reads by a layout whose owners do not have everything yet
   kDropBeforeRead,        // the layout before is forgotten while others read by it

@@ -6,7 +6,7 @@ using Step = LayoutHistory::Step;
 
 bool Transition::is_drained() const {
   const auto first = membership_.head_since() + 1;
-  return core_.bug(PlantedBug::kAckBeforeDrain) || (!writes_.has_before(first) && !blocks_.syncs_before(first));
+  return !writes_.has_before(first) && !blocks_.syncs_before(first);
 }
 
 void Transition::tick() {

@@ -1,6 +1,8 @@
 // One node by itself: of whom it is a member, and what it says of itself.
 #include "core_fixture.h"
 
+#include <map>
+
 #include "cluster/layout.h"
 
 namespace kinfs::cluster {
@@ -125,6 +127,33 @@ TEST_F(MembersTest, AHostWithAnEmptiedDiskThatWasTakenForLostSaysSo) {
   const auto said = get();
   EXPECT_EQ(code_of(said), Errc::kRefused);
   EXPECT_NE(std::get<Error>(said).text.find("taken for lost"), std::string::npos);
+}
+
+// What did not know of it reaches its quorum by the layouts before: others must not give all that they have meanwhile.
+TEST_F(MembersTest, ALayoutIsAckedWhenWhatBeganBeforeItIsDone) {
+  config.members_grow = true;
+  config.quorum = {3, 0, 0};
+  start();
+  hear_peers();
+  sent.clear();
+  put("k", {}, {version("v")});
+  std::map<NodeId, std::uint64_t> asked;
+  for (const auto& m : sent) {
+    if (std::holds_alternative<WriteRows>(m.body)) asked[m.to] = m.id;
+  }
+  ASSERT_EQ(asked.size(), 2u);
+  auto theirs = node->layouts();
+  theirs.change({{NodeId{2}, Role{Role::Part::kMember, {}, 2, "", {Hlc{5}, NodeId{2}}}}});
+  receive(NodeId{2}, 5, Gossip{{}, true, theirs.layouts()});
+  const auto acked = [&] { return node->layouts().has(config.self, LayoutHistory::Step::kAcked); };
+  ASSERT_TRUE(node->layouts().changing());
+  for (const auto& [peer, id] : asked) {
+    for (int i = 0; i < 5; ++i) tick();
+    EXPECT_FALSE(acked());
+    receive(peer, id, WriteRowsReply{});
+  }
+  for (int i = 0; i < 5; ++i) tick();
+  EXPECT_TRUE(acked());
 }
 
 /// Two hosts, one of which takes another share: node 1 has to give all that it has to the other one.

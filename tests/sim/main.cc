@@ -40,7 +40,6 @@ const std::map<std::string, PlantedBug> kBugs{
     {"adopt-peers-row", PlantedBug::kAdoptPeersRow},
     {"conclude-absence", PlantedBug::kConcludeAbsence},
     {"answer-before-hint", PlantedBug::kAnswerBeforeHint},
-    {"ack-before-drain", PlantedBug::kAckBeforeDrain},
     {"sync-before-acked", PlantedBug::kSyncBeforeAcked},
     {"read-before-synced", PlantedBug::kReadBeforeSynced},
     {"drop-before-read", PlantedBug::kDropBeforeRead},
