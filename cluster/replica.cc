@@ -49,9 +49,12 @@ void Replica::write_rows(const Message& message, const WriteRows& write) {
     return;
   }
   if (!core_.bug(PlantedBug::kForgetHint)) {
-    auto hint_for = successors(partition_of(write.volume, write.partition_key));
-    if (hint_for.empty()) hint_for = write.hint_for;
-    for (const auto owner : hint_for) {
+    // What was here already was handed on before: else two such owners would hand it to each other without end.
+    const auto heirs = successors(partition_of(write.volume, write.partition_key));
+    for (const auto& [key, row] : batch.rows) {
+      for (const auto owner : heirs) core_.keep_hint(batch, owner, key);
+    }
+    for (const auto owner : write.hint_for) {
       for (const auto& [sort_key, row] : write.rows) {
         core_.keep_hint(batch, owner, RowKey{write.volume, write.partition_key, sort_key});
       }
@@ -113,9 +116,10 @@ void Replica::write_block(const Message& message, const WriteBlock& write) {
   core_.save_block(origin, write.key, write.bytes);
   Batch batch;
   if (!core_.bug(PlantedBug::kForgetBlockHint)) {
-    auto hint_for = successors(partition_of(write.key.volume, block_partition_key(write.key)));
-    if (hint_for.empty()) hint_for = write.hint_for;
-    for (const auto owner : hint_for) core_.keep_hint(batch, owner, write.key);
+    auto heirs = successors(partition_of(write.key.volume, block_partition_key(write.key)));
+    if (!heirs.empty() && core_.store.has_block(write.key).value_or(false)) heirs.clear();
+    for (const auto owner : heirs) core_.keep_hint(batch, owner, write.key);
+    for (const auto owner : write.hint_for) core_.keep_hint(batch, owner, write.key);
   }
   core_.save(origin, std::move(batch));
   confirm(origin, to, write.sync, WriteBlockReply{});
