@@ -8,7 +8,6 @@
 namespace kinfs::cluster {
 namespace {
 
-constexpr std::size_t kPageItems = 512;  // looked at in one go: some milliseconds
 constexpr std::size_t kBucketItems = 32;
 constexpr std::size_t kAnswerItems = 1024;
 constexpr std::size_t kLooksPerTick = 256;  // at partitions whose sum is not known; one page counts for several
@@ -23,10 +22,6 @@ constexpr std::int64_t kAfterReturnMs = 3000;  // hints go first, and may be all
 constexpr std::int64_t kAgainMs = 5000;        // after a pass that left something over
 constexpr std::int64_t kSyncMs = 5000;         // a disk that has much to write; asked again after that
 constexpr std::size_t kPlaces = 2 * std::size_t{kPartitions};
-
-void add_to(Digest128& sum, const Digest128& digest) {
-  for (std::size_t i = 0; i < sum.size(); ++i) sum[i] = static_cast<std::uint8_t>(sum[i] ^ digest[i]);
-}
 
 /// The items of a partition, one by one.
 class ItemCursor {
@@ -65,51 +60,11 @@ class ItemCursor {
 
 }  // namespace
 
-// --- Sums ---
-
-const PartitionSum* PartitionSums::find(ItemKind kind, std::uint16_t partition) const {
-  const auto it = known_.find({kind, partition});
-  if (it == known_.end()) return nullptr;
-  if (core_.bug(PlantedBug::kStaleSums)) return &it->second.sum;
-  return it->second.changes == core_.changes(kind, partition) ? &it->second.sum : nullptr;
-}
-
-Result<std::optional<PartitionSum>> PartitionSums::advance(ItemKind kind, std::uint16_t partition) {
-  if (!open_ || open_->sum.kind != kind || open_->sum.partition != partition) {
-    open_ = Known{{kind, partition, 0, {}}, core_.changes(kind, partition)};
-    after_.clear();
-  }
-  auto page = core_.store.items(kind, partition, after_, kPageItems);
-  if (!page) {
-    open_.reset();
-    return pass(std::move(page));
-  }
-  for (const auto& item : page->items) add_to(open_->sum.digest, item.digest);
-  open_->sum.items += page->items.size();
-  if (!page->complete) {
-    after_ = std::move(page->items.back().key);
-    return std::nullopt;
-  }
-  // What changed behind the look is not in it: find() goes by the changes at its beginning.
-  const auto sum = open_->sum;
-  known_.insert_or_assign({kind, partition}, *std::exchange(open_, std::nullopt));
-  return sum;
-}
-
-const PartitionSum* PartitionSums::look(ItemKind kind, std::uint16_t partition) {
-  if (const auto* sum = find(kind, partition)) return sum;
-  const auto page = core_.store.items(kind, partition, {}, kPageItems);
-  if (!page || !page->complete) return nullptr;
-  Known known{{kind, partition, page->items.size(), {}}, core_.changes(kind, partition)};
-  for (const auto& item : page->items) add_to(known.sum.digest, item.digest);
-  return &known_.insert_or_assign({kind, partition}, std::move(known)).first->second.sum;
-}
-
 // --- Passes ---
 
 void AntiEntropy::start() {
   const auto now_ms = core_.now.mono_ms;
-  next_periodic_ms_ = next_pass_ms_ = now_ms + kAfterStartMs;
+  next_periodic_ms_ = next_pass_ms_ = next_surrender_ms_ = now_ms + kAfterStartMs;
 }
 
 bool AntiEntropy::idle() const { return !pass_ && wanted_.empty(); }
@@ -122,7 +77,7 @@ void AntiEntropy::came_back(NodeId node) {
 
 void AntiEntropy::members_changed() {
   if (core_.config.compare_interval_ms == 0) return;
-  next_periodic_ms_ = core_.now.mono_ms;
+  next_periodic_ms_ = next_surrender_ms_ = core_.now.mono_ms;
 }
 
 bool AntiEntropy::give_all() {
@@ -137,7 +92,7 @@ bool AntiEntropy::give_all() {
 
 double AntiEntropy::given() const {
   if (given_ == core_.placement.head().id()) return 1;
-  if (!pass_ || !pass_->gives) return 0;
+  if (!pass_ || pass_->aim != Aim::kGiveAll) return 0;
   std::size_t left = kPlaces - pass_->next;
   for (const auto& [node, peer] : peers_) left = std::max(left, peer.sums.size() + peer.differing.size());
   return 1 - static_cast<double>(left) / static_cast<double>(kPlaces);
@@ -149,6 +104,15 @@ bool AntiEntropy::may_give() const {
   return std::all_of(head.begin(), head.end(), [&](NodeId node) { return core_.peers.healthy(node); });
 }
 
+/// Where each host owns all, there is nothing of the kind.
+bool AntiEntropy::may_surrender() const {
+  if (core_.config.compare_interval_ms == 0 || core_.now.mono_ms < next_surrender_ms_ || !surrender_.idle())
+    return false;
+  const auto& history = core_.placement.history();
+  return !history.changing() && history.is_member(core_.config.self) &&
+         core_.placement.hosts().size() > core_.placement.head().replicas();
+}
+
 bool AntiEntropy::joins() const {
   const auto& base = core_.placement.history().base().roles;
   return !base.contains(core_.config.self);
@@ -156,7 +120,7 @@ bool AntiEntropy::joins() const {
 
 void AntiEntropy::abandon_pass() {
   if (!pass_) return;
-  wanted_.merge(pass_->with);
+  if (!pass_->only_gives()) wanted_.merge(pass_->with);
   started_ |= pass_->with_empty;
   pass_.reset();
   peers_.clear();
@@ -172,12 +136,13 @@ void AntiEntropy::leave_over(NodeId node, bool lacks) {
 
 void AntiEntropy::leave_over(NodeId node, const Error& error, bool lacks) {
   leave_over(node, lacks);
-  if (pass_ && pass_->gives && lacks) obstacle_ = Obstacle{node, error};
+  if (pass_ && pass_->aim == Aim::kGiveAll && lacks) obstacle_ = Obstacle{node, error};
 }
 
 /// What is lost here, nobody can be given by this host: others who have it give it.
-void AntiEntropy::cannot_give(NodeId to, const Error& error) {
+void AntiEntropy::cannot_give(NodeId to, const Place& place, const Error& error) {
   if (!is_lost(error)) return leave_over(to, error);
+  if (pass_) pass_->unreadable.insert(place);
   ++core_.counters.unreadable;
 }
 
@@ -187,22 +152,11 @@ AntiEntropy::Peer* AntiEntropy::peer_of(NodeId node) {
 }
 
 void AntiEntropy::tick() {
-  const auto now_ms = core_.now.mono_ms;
+  surrender_.tick();
   if (!pass_) {
-    // A host that joins is given what it will own: it need not ask for it as well.
-    const bool asks = core_.config.compare_interval_ms != 0 && !joins();
-    const bool due = asks && now_ms >= next_periodic_ms_;
-    const bool wants = asks && !wanted_.empty() && now_ms >= next_pass_ms_;
-    if (!may_give() && !due && !wants) return;
-    if (due) {
-      for (const auto node : core_.peers.ids()) wanted_.insert(node);
-      // Not all nodes at once, nor each at the same time of each hour.
-      const std::int64_t interval_ms = core_.config.compare_interval_ms;
-      next_periodic_ms_ = now_ms + interval_ms * 3 / 4 +
-                          static_cast<std::int64_t>(
-                              core_.random() % static_cast<std::uint64_t>(std::max<std::int64_t>(1, interval_ms / 2)));
-    }
-    begin_pass();
+    const auto aim = next_aim();
+    if (!aim) return;
+    begin_pass(*aim);
   }
   expire();
   advance_pass();
@@ -213,36 +167,88 @@ void AntiEntropy::tick() {
   if (ended && sync_all()) end_pass();
 }
 
-void AntiEntropy::end_pass() {
-  ++core_.counters.compare_passes;
-  if (pass_->gives && pass_->gives == to_give_) {
-    if (!pass_->not_given) {
-      given_ = std::exchange(to_give_, std::nullopt);
-      obstacle_.reset();
-    }
-    give_from_ms_ = core_.now.mono_ms + kAgainMs;
+/// What is due now, if anything is.
+std::optional<AntiEntropy::Aim> AntiEntropy::next_aim() {
+  const auto now_ms = core_.now.mono_ms;
+  if (may_give()) return Aim::kGiveAll;
+  // A host that joins is given what it will own: it need not ask for it as well.
+  const bool asks = core_.config.compare_interval_ms != 0 && !joins();
+  if (asks && now_ms >= next_periodic_ms_) {
+    for (const auto node : core_.peers.ids()) wanted_.insert(node);
+    next_periodic_ms_ = now_ms + some_interval_ms();
+    return Aim::kEqual;
   }
-  if (wanted_.empty() && !pass_->left_over.empty()) next_pass_ms_ = core_.now.mono_ms + kAgainMs;
-  wanted_.merge(pass_->left_over);
+  if (asks && !wanted_.empty() && now_ms >= next_pass_ms_) return Aim::kEqual;
+  if (may_surrender()) return Aim::kSurrender;
+  return std::nullopt;
+}
+
+/// Not all nodes at once, nor each at the same time of each hour.
+std::int64_t AntiEntropy::some_interval_ms() {
+  const std::int64_t interval_ms = core_.config.compare_interval_ms;
+  const auto spread = static_cast<std::uint64_t>(std::max<std::int64_t>(1, interval_ms / 2));
+  return interval_ms * 3 / 4 + static_cast<std::int64_t>(core_.random() % spread);
+}
+
+/// Whether that owner has all that it was to be given, on its disk.
+bool AntiEntropy::is_sure_of(NodeId node) const {
+  const auto it = peers_.find(node);
+  if (it == peers_.end() || pass_->left_over.contains(node)) return false;
+  const auto& peer = it->second;
+  return peer.run && peer.synced_in == peer.run;
+}
+
+void AntiEntropy::surrender_what_others_have() {
+  auto& all = pass_->not_owned;
+  std::erase_if(all, [&](const Surrender::Confirmed& of) {
+    const auto owners = core_.placement.head().owners(of.partition);
+    if (core_.bug(PlantedBug::kSurrenderUnconfirmed)) return false;
+    return pass_->unreadable.contains({of.kind, of.partition}) ||
+           !std::all_of(owners.begin(), owners.end(), [&](NodeId owner) { return is_sure_of(owner); });
+  });
+  if (core_.placement.head().id() == pass_->head) surrender_.begin(pass_->head, all);
+}
+
+void AntiEntropy::end_pass() {
+  const auto now_ms = core_.now.mono_ms;
+  switch (pass_->aim) {
+    case Aim::kEqual:
+      ++core_.counters.compare_passes;
+      if (wanted_.empty() && !pass_->left_over.empty()) next_pass_ms_ = now_ms + kAgainMs;
+      wanted_.merge(pass_->left_over);
+      break;
+    case Aim::kGiveAll:
+      if (pass_->head != to_give_) break;
+      if (!pass_->not_given) {
+        given_ = std::exchange(to_give_, std::nullopt);
+        obstacle_.reset();
+      }
+      give_from_ms_ = now_ms + kAgainMs;
+      break;
+    case Aim::kSurrender:
+      surrender_what_others_have();
+      next_surrender_ms_ = now_ms + some_interval_ms();
+      break;
+  }
   pass_.reset();
   peers_.clear();
   exchanges_.clear();
 }
 
-void AntiEntropy::begin_pass() {
+void AntiEntropy::begin_pass(Aim aim) {
   pass_.emplace();
-  if (may_give()) {
-    pass_->gives = to_give_;
+  pass_->aim = aim;
+  pass_->head = core_.placement.head().id();
+  if (pass_->only_gives()) {
     for (const auto node : core_.placement.head().preference(0)) {
-      if (node != core_.config.self) pass_->with.insert(node);
+      if (node != core_.config.self && core_.peers.healthy(node)) pass_->with.insert(node);
     }
-    for (const auto node : pass_->with) peers_[node];
-    return;
-  }
-  pass_->with_empty = std::exchange(started_, false);
-  // Who cannot be reached now is back later, and wanted then.
-  for (const auto node : std::exchange(wanted_, {})) {
-    if (core_.peers.healthy(node)) pass_->with.insert(node);
+  } else {
+    pass_->with_empty = std::exchange(started_, false);
+    // Who cannot be reached now is back later, and wanted then.
+    for (const auto node : std::exchange(wanted_, {})) {
+      if (core_.peers.healthy(node)) pass_->with.insert(node);
+    }
   }
   for (const auto node : pass_->with) peers_[node];
 }
@@ -262,15 +268,32 @@ void AntiEntropy::ask_to_sync(NodeId node, Peer& peer) {
   core_.send(peer.syncs, node, peer.syncs, core_.config.request_timeout_ms, SyncStore{});
 }
 
-/// What was given, or was there before, may still be lost there with a power cut. True once it cannot be.
+/// What was given, or was there before, may still be lost there with a power cut. True once it cannot be, or does not
+/// matter: a pass that gives all counts for all, or not at all.
 bool AntiEntropy::sync_all() {
-  if (!pass_->gives || pass_->not_given) return true;
+  const auto in_vain = [&](NodeId node) {
+    return pass_->aim == Aim::kGiveAll ? pass_->not_given : pass_->left_over.contains(node);
+  };
+  if (!pass_->only_gives()) return true;
   bool all = true;
   for (auto& [node, peer] : peers_) {
-    all &= peer.synced_in.has_value();
-    if (!peer.synced_in) ask_to_sync(node, peer);
+    if (!peer.run || peer.synced_in || in_vain(node)) continue;  // without `run`: nothing was for it
+    all = false;
+    ask_to_sync(node, peer);
   }
-  return all || pass_->not_given;
+  return all;
+}
+
+bool AntiEntropy::concerns(std::uint16_t partition) const {
+  switch (pass_->aim) {
+    case Aim::kEqual:
+      return core_.owns(partition);
+    case Aim::kSurrender:
+      return !core_.owns(partition);
+    case Aim::kGiveAll:
+      break;
+  }
+  return true;
 }
 
 /// Gathers the sums of the partitions, a few in each tick.
@@ -278,7 +301,7 @@ void AntiEntropy::advance_pass() {
   auto& pass = *pass_;
   for (std::size_t looks = 0; pass.next < kPlaces && looks < kLooksPerTick; ++pass.next) {
     const auto [kind, partition] = next_place();
-    if (!pass.gives && !core_.owns(partition)) continue;
+    if (!concerns(partition)) continue;
     std::optional<PartitionSum> sum;
     if (const auto* known = sums_.find(kind, partition)) {
       sum = *known;
@@ -286,7 +309,7 @@ void AntiEntropy::advance_pass() {
       const auto looked = sums_.advance(kind, partition);
       if (!looked) {  // the disk cannot be read: nothing to compare with
         pass.not_given = true;
-        if (pass.gives) obstacle_ = Obstacle{core_.config.self, looked.error()};
+        if (pass.aim == Aim::kGiveAll) obstacle_ = Obstacle{core_.config.self, looked.error()};
         continue;
       }
       if (!*looked) return;  // more pages of it, in the next tick
@@ -294,8 +317,12 @@ void AntiEntropy::advance_pass() {
       looks += 1 + sum->items / kItemsPerLook;
     }
     if (sum->items == 0 && !pass.with_empty) continue;
+    if (pass.aim == Aim::kSurrender) {
+      if (sums_.find(kind, partition) == nullptr) continue;  // it changed meanwhile
+      pass.not_owned.push_back({kind, partition, core_.changes(kind, partition)});
+    }
     for (const auto owner : core_.placement.owners(partition)) {
-      if (pass.gives && !core_.placement.head().owns(owner, partition)) continue;
+      if (pass.only_gives() && !core_.placement.head().owns(owner, partition)) continue;
       if (auto* peer = peer_of(owner)) peer->sums.push_back(*sum);
     }
   }
@@ -328,7 +355,10 @@ void AntiEntropy::expire() {
 }
 
 void AntiEntropy::step(NodeId node, Peer& peer, bool all_sums) {
-  if (pass_->gives && !peer.run) return ask_to_sync(node, peer);
+  if (pass_->only_gives() && !peer.run) {
+    if (!peer.sums.empty()) ask_to_sync(node, peer);
+    return;
+  }
   if (peer.asked == 0 && !peer.sums.empty() && (all_sums || peer.sums.size() >= kSumsPerMessage)) {
     const auto count = std::min(peer.sums.size(), kSumsPerMessage);
     const auto end = peer.sums.begin() + static_cast<std::ptrdiff_t>(count);
@@ -502,7 +532,7 @@ void AntiEntropy::give_rows(NodeId node, Walk& walk) {
     walk.give.pop_front();
     if (!key) continue;
     auto row = core_.row(*key);
-    if (!row) cannot_give(node, row.error());
+    if (!row) cannot_give(node, walk.place, row.error());
     if (!row || row->empty()) continue;
     bytes += scan_weight(key->sort_key, *row);
     write.volume = key->volume;
@@ -519,7 +549,7 @@ void AntiEntropy::give_block(NodeId node, Walk& walk, const Bytes& key) {
   auto block_key = parse_block_key(key);
   if (!block_key) return;
   auto bytes = core_.store.get_block(*block_key);
-  if (!bytes) return cannot_give(node, bytes.error());
+  if (!bytes) return cannot_give(node, walk.place, bytes.error());
   ++core_.counters.blocks_exchanged;
   const auto id = begin_exchange(node, walk, key);
   core_.send(id, node, id, core_.config.request_timeout_ms,

@@ -14,6 +14,9 @@
 // too, with all owners in the head. It counts when it left nothing over that the other should be given, and each of the
 // others had all of it on its disk then, and had lost nothing since the pass began.
 //
+// And what it holds that it owns no more, or never did, it compares with the owners in the same way, from time to time
+// and when the members have changed: what all of them have on their disks, it gives up (surrender.h).
+//
 // Paced: one page of items is looked at in a tick, and one page is under way with each peer; who is asked about sums
 // that it has not looked at yet, as after a start of all, looks at as many as in a tick, and the others count as
 // differing. What is lost on the way, or refused, is left to the next pass. A merge here is as everywhere: it makes no
@@ -29,35 +32,14 @@
 #include <vector>
 
 #include "cluster/core.h"
+#include "cluster/partition_sums.h"
+#include "cluster/surrender.h"
 
 namespace kinfs::cluster {
 
-/// The sums of partitions here, as of the last look at them.
-class PartitionSums {
- public:
-  explicit PartitionSums(Core& core) : core_(core) {}
-  /// Null when it is not known, or the partition has changed since.
-  const PartitionSum* find(ItemKind kind, std::uint16_t partition) const;
-  /// Looks at one page of the partition, where the last call for it ended. The sum when that was the last page;
-  /// nullopt else. To be called when all effects are carried out.
-  Result<std::optional<PartitionSum>> advance(ItemKind kind, std::uint16_t partition);
-  /// The sum, if it is known or the partition fits one page. Null else, and when it cannot be read. As advance().
-  const PartitionSum* look(ItemKind kind, std::uint16_t partition);
-
- private:
-  struct Known {
-    PartitionSum sum;
-    std::uint64_t changes = 0;  // Core::changes() when its first page was looked at
-  };
-  Core& core_;
-  std::map<std::pair<ItemKind, std::uint16_t>, Known> known_;
-  std::optional<Known> open_;  // under way, up to `after_`
-  Bytes after_;
-};
-
 class AntiEntropy {
  public:
-  explicit AntiEntropy(Core& core) : core_(core), sums_(core) {}
+  explicit AntiEntropy(Core& core) : core_(core), sums_(core), surrender_(core) {}
   void start();
   /// Before anything else of the tick has saved.
   void tick();
@@ -109,19 +91,28 @@ class AntiEntropy {
     std::int64_t deadline_ms = 0;
     std::deque<Place> differing;
     std::optional<Walk> walk;
-    // Of a pass that gives all: what the peer's present start is called, as of the beginning and of the end.
+    // Of a pass that only gives: what the peer's present start is called, as of the beginning and of the end.
     std::uint64_t syncs = 0;  // the id of the question
     std::int64_t syncs_until_ms = 0;
     std::optional<Bytes> run, synced_in;
     bool done() const { return sums.empty() && asked == 0 && differing.empty() && !walk; }
   };
+  enum class Aim {
+    kEqual,      // with the other owners of what this node owns
+    kGiveAll,    // to the owners in the head
+    kSurrender,  // what this node does not own, once they have it
+  };
   struct Pass {
+    Aim aim = Aim::kEqual;
+    LayoutId head;  // when it began
     std::set<NodeId> with;
     std::size_t next = 0;  // of all places, in order
     bool with_empty = false;
-    std::optional<LayoutId> gives;  // all, to the owners in this one
-    bool not_given = false;         // something that one of them should have
-    std::set<NodeId> left_over;     // who was healthy, and not compared to the end
+    bool not_given = false;      // something that one of them should have
+    std::set<NodeId> left_over;  // who was healthy, and not compared to the end
+    std::vector<Surrender::Confirmed> not_owned;
+    std::set<Place> unreadable;  // where something is damaged here
+    bool only_gives() const { return aim != Aim::kEqual; }
   };
   /// One fetch or gift.
   struct Exchange {
@@ -133,17 +124,23 @@ class AntiEntropy {
 
   void leave_over(NodeId node, bool lacks = true);
   void leave_over(NodeId node, const Error& error, bool lacks = true);
-  void cannot_give(NodeId to, const Error& error);
+  void cannot_give(NodeId to, const Place& place, const Error& error);
   void abandon_pass();
   bool may_give() const;
+  bool may_surrender() const;
+  std::optional<Aim> next_aim();
+  std::int64_t some_interval_ms();
   bool joins() const;
   Place next_place() const;
+  bool concerns(std::uint16_t partition) const;
   void ask_to_sync(NodeId node, Peer& peer);
   bool sync_all();
+  bool is_sure_of(NodeId node) const;
+  void surrender_what_others_have();
   void end_pass();
   bool asked(const Peer* peer, std::uint64_t id) const { return peer != nullptr && peer->asked == id; }
   Peer* peer_of(NodeId node);
-  void begin_pass();
+  void begin_pass(Aim aim);
   void advance_pass();
   void expire();
   void step(NodeId node, Peer& peer, bool all_sums);
@@ -159,11 +156,13 @@ class AntiEntropy {
 
   Core& core_;
   PartitionSums sums_;
+  Surrender surrender_;
   std::map<NodeId, Peer> peers_;  // of the pass
   std::optional<Pass> pass_;
   std::set<NodeId> wanted_;  // for the next pass
   std::int64_t next_pass_ms_ = 0;
   std::int64_t next_periodic_ms_ = 0;
+  std::int64_t next_surrender_ms_ = 0;
   bool started_ = true;  // no pass has begun yet
   std::optional<LayoutId> to_give_, given_;
   std::optional<Obstacle> obstacle_;

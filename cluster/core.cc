@@ -25,7 +25,11 @@ void Core::save(std::uint64_t origin, Batch batch) {
     saved_now_.insert_or_assign(key, row);
     ++row_changes_[partition_of(key.volume, key.partition_key)];
   }
-  for (const auto& key : batch.erase_rows) ++row_changes_[partition_of(key.volume, key.partition_key)];
+  for (const auto& key : batch.erase_rows) {
+    saved_now_.insert_or_assign(key, Row{});
+    ++row_changes_[partition_of(key.volume, key.partition_key)];
+  }
+  for (const auto& key : batch.erase_blocks) ++block_changes_[partition_of(key.volume, block_partition_key(key))];
   effects_.push_back({origin, Save{std::move(batch)}});
 }
 

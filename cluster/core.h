@@ -90,7 +90,7 @@ class Core {
   /// carried out.
   Result<Row> row(const RowKey& key) const;
   void save_block(std::uint64_t origin, const BlockKey& key, const SharedBytes& bytes);
-  /// Grows with each save of something in that partition.
+  /// Grows with each save of something in that partition, and each time that something is erased.
   std::uint64_t changes(ItemKind kind, std::uint16_t partition) const { return changes_of(kind)[partition]; }
   /// Under the head; reads under that which their quorum is counted in.
   void send(std::uint64_t origin, NodeId to, std::uint64_t id, std::uint32_t ttl_ms, Body body) {

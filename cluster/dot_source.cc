@@ -22,6 +22,8 @@ NodeMeta DotSource::start(const std::optional<NodeMeta>& stored, const NodeConfi
   const bool trusts_disk = config.bug == PlantedBug::kTrustOldDisk;
   next_ = std::max(trusts_disk ? 1 : least_at(wall_ms), saturated(meta_.counter_reserved));
   const bool nothing_lost = stored && meta_.run == config.last_run && !config.last_run.empty();
+  vouches_for_erased_ = config.bug == PlantedBug::kVouchForErasedDots;
+  erased_before_ = meta_.counter_erased;
   vouches_for_all_ = config.bug == PlantedBug::kVouchForLostDots;
   if (!nothing_lost) meta_.counter_floor = next_;
   if (vouches_for_all_) meta_.counter_floor = 0;
@@ -30,6 +32,15 @@ NodeMeta DotSource::start(const std::optional<NodeMeta>& stored, const NodeConfi
   meta_.hlc_reserved = std::max(Hlc{meta_.hlc_reserved.value + kClockRoom}, Hlc::from_ms(wall_ms + kClockAheadMs));
   durable_ = 0;
   return meta_;
+}
+
+std::uint64_t DotSource::vouches_from(std::uint16_t partition, std::uint64_t last) const {
+  auto floor = meta_.counter_floor;
+  if (!vouches_for_erased_) {
+    const auto erased = erased_.find(partition);
+    floor = std::max(floor, erased == erased_.end() ? erased_before_ : erased->second);
+  }
+  return floor == 0 ? last : std::max(last, floor - 1);
 }
 
 std::optional<Dot> DotSource::next() {

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -41,11 +42,15 @@ class DotSource {
   /// Returns true, and moves on, when `counter` is one that we do not know to have made: this disk is an older one, and
   /// what was made since may live elsewhere. No dot is made until that is on disk.
   bool observe(std::uint64_t counter);
-  /// How far back a dot that is made now vouches for this node's earlier ones on the same row, of which `last` is the
-  /// latest in the row's state here: not beyond the last start that may have lost some.
-  std::uint64_t vouches_from(std::uint64_t last) const {
-    return meta_.counter_floor == 0 ? last : std::max(last, meta_.counter_floor - 1);
+  /// Rows of that partition are about to be erased: the record, to be saved together with that.
+  NodeMeta erases(std::uint16_t partition) {
+    erased_[partition] = meta_.counter_erased = next_;
+    return meta_;
   }
+  /// How far back a dot that is made now vouches for this node's earlier ones on the same row, of which `last` is the
+  /// latest in the row's state here: not beyond the last start that may have lost some, nor the last time that this
+  /// partition's rows were erased, which the owners have with dots that are forgotten here.
+  std::uint64_t vouches_from(std::uint16_t partition, std::uint64_t last) const;
   /// The record with other members in it, to be saved.
   NodeMeta with_members(Layouts layouts, std::vector<Member> members) {
     meta_.layouts = std::move(layouts);
@@ -58,9 +63,12 @@ class DotSource {
  private:
   NodeMeta meta_;
   std::uint64_t next_ = 0;
+  std::uint64_t erased_before_ = 0;  // counter_erased of earlier starts: in which partitions is not known any more
+  std::unordered_map<std::uint16_t, std::uint64_t> erased_;
   std::uint64_t durable_ = 0;
   bool moved_ = false;            // the record is to be saved in any case
-  bool vouches_for_all_ = false;  // the planted bug
+  bool vouches_for_all_ = false;  // a planted bug
+  bool vouches_for_erased_ = false;  // another one
 };
 
 }  // namespace kinfs::cluster

@@ -65,6 +65,8 @@ enum class PlantedBug : std::uint32_t {
   kReadBeforeSynced,      // a node reads by a layout whose owners do not have everything yet
   kDropBeforeRead,        // the layout before is forgotten while others read by it
   kKeepFromSuccessors,    // an owner that will be none takes what comes late, and hands it to nobody
+  kVouchForErasedDots,    // a dot covers the earlier ones of a row that was erased here
+  kSurrenderUnconfirmed,  // what a node does not own goes before its owners are known to have it
   kForwardTwice,          // a forwarded put that the network delivers again is carried out again
   kSameUnseen,            // a replica says that it has what the asker has, without having looked
   kTakeOverFirst,         // an owner that was away takes what is of one partition key, and confirms all of it
@@ -151,6 +153,7 @@ struct Counters {
   std::uint64_t messages_in = 0, messages_out = 0;
   std::uint64_t compare_passes = 0;                        // of anti-entropy, ended
   std::uint64_t rows_exchanged = 0, blocks_exchanged = 0;  // by it: taken over, and sent
+  std::uint64_t rows_surrendered = 0, blocks_surrendered = 0;  // not owned here, and now with all owners
   std::uint64_t unreadable = 0;                            // how often it met a row or block that is damaged here
 };
 

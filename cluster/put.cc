@@ -80,7 +80,7 @@ Result<PutCoordinator::Made> PutCoordinator::make_versions(const PutRequest& req
     auto stored = core_.row(key);
     if (!stored) return pass(std::move(stored));
     Row row = *stored;
-    auto result = make_row(put, row);
+    auto result = make_row(partition_of(request.volume, request.partition_key), put, row);
     if (!result) return pass(std::move(result));
     if (row != *stored) made.changed.emplace_back(put.sort_key, row);
     made.states.emplace_back(put.sort_key, std::move(row));
@@ -105,7 +105,7 @@ Result<void> check_growth(const RowPut& put, std::size_t before, const Row& row)
 
 }  // namespace
 
-Result<PutRowResult> PutCoordinator::make_row(const RowPut& put, Row& row) {
+Result<PutRowResult> PutCoordinator::make_row(std::uint16_t partition, const RowPut& put, Row& row) {
   // The base says what the writer was shown and did not mean to replace; merging it removes exactly the rest,
   // also from replicas that never saw what was superseded.
   const auto before = scan_weight(put.sort_key, row);
@@ -128,7 +128,7 @@ Result<PutRowResult> PutCoordinator::make_row(const RowPut& put, Row& row) {
     if (!dot) return fail(Errc::kBusy, "this node is still reserving write counters on its disk; try again");
     auto made = version;
     if (core_.bug(PlantedBug::kRetryIsNewEvent)) made.event = {ClientId{dot->counter}, 1, dot->counter};
-    const auto dot_after = core_.dots.vouches_from(row.context.counter_of(core_.config.self));
+    const auto dot_after = core_.dots.vouches_from(partition, row.context.counter_of(core_.config.self));
     auto event_after = made.event.sequence - 1;
     if (i < put.previous.size()) event_after = std::min(event_after, put.previous[i]);
     if (core_.bug(PlantedBug::kVouchForUnseenEvents)) event_after = 0;

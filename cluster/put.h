@@ -17,7 +17,7 @@ class PutCoordinator {
     PutResult result;
   };
   Result<Made> make_versions(const PutRequest& request);
-  Result<PutRowResult> make_row(const RowPut& put, Row& row);
+  Result<PutRowResult> make_row(std::uint16_t partition, const RowPut& put, Row& row);
 
   Core& core_;
   Replication& replication_;

@@ -213,6 +213,8 @@ Result<std::string> Admin::status() const {
                     {"failed_for_room", saves.for_room},
                     {"overload", overload_of(node_, transport_)},
                     {"dot_clashes", c.dot_clashes},
+                    {"rows_surrendered", c.rows_surrendered},
+                    {"blocks_surrendered", c.blocks_surrendered},
                     {"unreadable", c.unreadable},
                     {"uptime_s", (now.mono_ms - started_ms_) / 1000}};
   return text_of(out);

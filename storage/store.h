@@ -82,6 +82,7 @@ struct NodeMeta {
   std::uint64_t layout_number = 0;     // of the members below, where `layouts` has none; no longer written
   std::vector<Member> members;         // none: they stand in the configuration
   Layouts layouts;
+  std::uint64_t counter_erased = 0;  // what was erased here had no dot of this node at or above it
   bool operator==(const NodeMeta&) const = default;
 };
 

@@ -522,12 +522,12 @@ TEST_F(CoreTest, AReservationThatCouldNotBeSavedIsTriedAgain) {
 }
 
 TEST_F(CoreTest, ALaterLifeOfThisHostUsesLaterIds) {
-  const auto ids_of = [&](Node& node) {
+  const auto ids_of = [&](Node& life) {
     std::vector<std::uint64_t> ids;
     now.mono_ms += 1000;
     now.wall_ms += 1000;
-    node.tick(now);
-    for (const auto& effect : node.take_effects()) {
+    life.tick(now);
+    for (const auto& effect : life.take_effects()) {
       if (const auto* send = std::get_if<Send>(&effect.what)) ids.push_back(send->message.id);
     }
     return ids;

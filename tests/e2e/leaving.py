@@ -30,6 +30,18 @@ class Leaving(Joining):
             self.assertEqual(read(self.on(host, f"{where}/{i}")),
                              (f"{where} {i} " * (1 if i % 10 else 5000)).encode(), f"{where}/{i} on {host.name}")
 
+    def three_copies_remain(self, hosts):
+        """What its new owners have, the hosts that owned it before give up, with its space."""
+        one_copy = sum(len(read(self.on(hosts[0], f"{where}/{i}")))
+                       for where in ("first", "second") for i in range(0, FILES, 10))
+        kept = {host: host.status()["disk"]["block_bytes"] for host in hosts}
+
+        def all_given_up():
+            kept.update((host, host.status()["disk"]["block_bytes"]) for host in hosts)
+            return 0 <= sum(kept.values()) - 3 * one_copy < 1000  # each host's file begins with some words
+        wait_until(all_given_up, 60 * SLACK, lambda: f"3 copies are {3 * one_copy} bytes: {[*kept.values()]}")
+        self.assertGreater(sum(host.status()["rows_surrendered"] for host in hosts), 0)
+
     def test_what_a_host_had_is_on_the_others_when_it_has_left_or_is_lost(self):
         one, two, three, four, five = self.hosts.all
         self.init(one, "--mount", SHARED)
@@ -39,6 +51,7 @@ class Leaving(Joining):
         self.join(five, self.invite(two), "--mount", SHARED)
         self.write_files(five, "second")
         self.settled(*self.hosts.all)
+        self.three_copies_remain(self.hosts.all)
         owned = {h["name"]: h["owned"] for h in e2e.json.loads(five.must("kinfs", "ring", "--json"))["hosts"]}
         self.assertEqual(sum(owned.values()), 3 * 1024)
         self.assertEqual(sorted(owned), [host.name for host in self.hosts.all])

@@ -286,6 +286,27 @@ void History::check_blocks() {
   }
 }
 
+std::string History::not_surrendered() const {
+  const auto held_by_another = [&](const std::vector<std::size_t>& owners, const auto& holds) {
+    for (std::size_t h = 0; h < world_.hosts(); ++h) {
+      const bool owner = std::find(owners.begin(), owners.end(), h) != owners.end();
+      if (world_.up(h) && !owner && holds(world_.store(h))) return fmt::format("host{}", h + 1);
+    }
+    return std::string();
+  };
+  for (const auto& [key, ids] : by_key_) {
+    const auto host =
+        held_by_another(world_.owners(key), [&](const MemStore& store) { return !store.get(key)->empty(); });
+    if (!host.empty()) return host + " holds " + name_of(key);
+  }
+  for (const auto& [key, b] : blocks_) {
+    const auto host = held_by_another(world_.owners(key.volume, block_partition_key(key)),
+                                      [&](const MemStore& store) { return store.get_block(key).has_value(); });
+    if (!host.empty()) return host + " holds a block";
+  }
+  return {};
+}
+
 void History::saved(std::size_t host, const Batch& batch) {
   for (const auto& [key, row] : batch.rows) {
     for (const auto& v : row.versions) {

@@ -68,6 +68,8 @@ class History : public World::Observer {
   void check_converged();
   /// After anti-entropy: every owner has every block.
   void check_blocks();
+  /// After that and some time more: what a host holds and does not own, in words; empty: nothing.
+  std::string not_surrendered() const;
   /// All blocks that must be readable.
   std::vector<BlockKey> blocks_that_must_be() const;
 

@@ -43,6 +43,8 @@ const std::map<std::string, PlantedBug> kBugs{
     {"sync-before-acked", PlantedBug::kSyncBeforeAcked},
     {"read-before-synced", PlantedBug::kReadBeforeSynced},
     {"drop-before-read", PlantedBug::kDropBeforeRead},
+    {"vouch-for-erased-dots", PlantedBug::kVouchForErasedDots},
+    {"surrender-unconfirmed", PlantedBug::kSurrenderUnconfirmed},
     {"keep-from-successors", PlantedBug::kKeepFromSuccessors},
     {"forward-twice", PlantedBug::kForwardTwice},
     {"same-unseen", PlantedBug::kSameUnseen},

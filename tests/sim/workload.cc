@@ -456,6 +456,17 @@ void compare_all(World& world, History& history) {
   history.check_blocks();
 }
 
+/// What hosts hold and do not own goes, when its owners have it.
+void surrender_all(World& world, History& history) {
+  std::string held;
+  for (int second = 0; second < 60; ++second) {
+    held = history.not_surrendered();
+    if (held.empty()) return;
+    world.run_until(world.now_us() + 1'000'000);
+  }
+  history.violation(held + ", which it does not own, a minute after all was healed");
+}
+
 // Heal everything, let hints drain. Replicas become equal by comparing what they hold, with no reads; where that is
 // switched off, by one read of each key.
 void finish(World& world, History& history, const std::optional<Joiners>& joiners) {
@@ -466,7 +477,10 @@ void finish(World& world, History& history, const std::optional<Joiners>& joiner
     if (world.joins()) return;
   }
   history.check_drained();
-  if (world.compares()) compare_all(world, history);
+  if (world.compares()) {
+    compare_all(world, history);
+    surrender_all(world, history);
+  }
   const auto keys = history.keys();
   std::size_t first = 0;
   while (!world.up(first)) ++first;
@@ -576,15 +590,17 @@ std::string RunResult::census() const {
   return fmt::format(
       "{} hosts (n {} r {} w {}), {} operations ({} answered), {} reads with siblings; puts {} ({} degraded), gets {} "
       "({} degraded), "
-      "repairs {}, hints {} kept {} delivered, {} passes of anti-entropy ({} rows and {} blocks exchanged), "
+      "repairs {}, hints {} kept {} delivered, {} passes of anti-entropy ({} rows and {} blocks exchanged, {} and {} "
+      "surrendered), "
       "retries collapsed {}; faults: {} cuts, {} one-way cuts, {} kills, "
       "{} power cuts ({} lost data), {} stops, {} full disks, {} clock jumps, {} emptied and {} restored disks; "
       "messages: {} lost, {} repeated, {} late",
       hosts, quorum.n, quorum.r, quorum.w, operations, answered, true_siblings, counters.puts, counters.degraded_puts,
       counters.gets, counters.degraded_reads, counters.repairs, counters.hints_kept, counters.hints_delivered,
-      counters.compare_passes, counters.rows_exchanged, counters.blocks_exchanged, counters.retries_collapsed, f.cuts,
-      f.one_way_cuts, f.crashes, f.power_cuts, f.power_cuts_that_lost, f.pauses, f.full_disks, f.clock_jumps,
-      f.emptied_disks, f.restored_disks, f.lost_messages, f.repeated_messages, f.late_messages);
+      counters.compare_passes, counters.rows_exchanged, counters.blocks_exchanged, counters.rows_surrendered,
+      counters.blocks_surrendered, counters.retries_collapsed, f.cuts, f.one_way_cuts, f.crashes, f.power_cuts,
+      f.power_cuts_that_lost, f.pauses, f.full_disks, f.clock_jumps, f.emptied_disks, f.restored_disks, f.lost_messages,
+      f.repeated_messages, f.late_messages);
 }
 
 }  // namespace kinfs::sim

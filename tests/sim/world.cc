@@ -27,6 +27,7 @@ void add(cluster::Counters& sum, const cluster::Counters& c) {
   sum.dot_clashes += c.dot_clashes, sum.refused += c.refused;
   sum.compare_passes += c.compare_passes, sum.rows_exchanged += c.rows_exchanged;
   sum.blocks_exchanged += c.blocks_exchanged;
+  sum.rows_surrendered += c.rows_surrendered, sum.blocks_surrendered += c.blocks_surrendered;
 }
 
 }  // namespace
@@ -581,7 +582,7 @@ struct Describe {
   std::string operator()(const cluster::Gossip& g) const {
     std::string out = fmt::format("{} {}", g.reply ? "gossip back" : "gossip", name_of(g.layouts.base.id));
     for (const auto& record : g.layouts.records) {
-      out += " " + name_of(record.id) + ":";
+      out += fmt::format(" {}:", name_of(record.id));
       for (const auto& [node, role] : record.roles) {
         const auto part = role.part == Role::Part::kMember ? "" : role.part == Role::Part::kLeft ? "-" : "x";
         out += fmt::format(" {}{}", part, static_cast<std::uint64_t>(node));

@@ -58,6 +58,7 @@ TEST(RecordCodec, LayoutsKeepWhatTheySayAndNothingElseIsTakenForThem) {
   EXPECT_EQ(decode_layouts(encode_layouts(two_layouts())), two_layouts());
   auto meta = kMeta;
   meta.layouts = two_layouts();
+  meta.counter_erased = 77;
   EXPECT_EQ(decode_meta(encode_meta(meta)), meta);
   auto changed = two_layouts();
   changed.records[0].roles[NodeId{2}].part = Role::Part::kMember;
