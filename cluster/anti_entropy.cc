@@ -14,7 +14,7 @@ constexpr std::size_t kLooksPerTick = 256;  // at partitions whose sum is not kn
 constexpr std::size_t kItemsPerLook = 32;
 constexpr std::size_t kSumsPerMessage = 128;
 constexpr std::size_t kFetches = 32;  // under way with one peer
-constexpr std::size_t kBlockExchanges = 4;
+constexpr std::size_t kBlockFetches = 4;
 constexpr std::size_t kRowsPerGift = 64;
 constexpr std::size_t kBytesPerGift = 256 << 10;
 constexpr std::int64_t kAfterStartMs = 1000;
@@ -93,9 +93,13 @@ bool AntiEntropy::give_all() {
 double AntiEntropy::given() const {
   if (given_ == core_.placement.head().id()) return 1;
   if (!pass_ || pass_->aim != Aim::kGiveAll) return 0;
-  std::size_t left = kPlaces - pass_->next;
-  for (const auto& [node, peer] : peers_) left = std::max(left, peer.sums.size() + peer.differing.size());
-  return 1 - static_cast<double>(left) / static_cast<double>(kPlaces);
+  // Of the places that hold something here, once they are all known.
+  auto least = 1.0;
+  for (const auto& [node, peer] : peers_) {
+    const auto left = peer.sums.size() + peer.compared.size() + peer.differing.size() + (peer.walk ? 1 : 0);
+    if (left > 0) least = std::min(least, 1 - static_cast<double>(left) / static_cast<double>(peer.places));
+  }
+  return least * static_cast<double>(pass_->next) / static_cast<double>(kPlaces);
 }
 
 bool AntiEntropy::may_give() const {
@@ -323,7 +327,10 @@ void AntiEntropy::advance_pass() {
     }
     for (const auto owner : core_.placement.owners(partition)) {
       if (pass.only_gives() && !core_.placement.head().owns(owner, partition)) continue;
-      if (auto* peer = peer_of(owner)) peer->sums.push_back(*sum);
+      auto* peer = peer_of(owner);
+      if (peer == nullptr) continue;
+      ++peer->places;
+      peer->sums.push_back(*sum);
     }
   }
 }
@@ -333,11 +340,14 @@ void AntiEntropy::expire() {
   const auto now_ms = core_.now.mono_ms;
   std::vector<std::pair<std::uint64_t, NodeId>> late;
   for (const auto& [id, exchange] : exchanges_) {
-    if (exchange.deadline_ms <= now_ms) late.emplace_back(id, exchange.peer);
+    if (now_ms - exchange.sent_ms >= core_.config.request_timeout_ms) late.emplace_back(id, exchange.peer);
   }
   std::sort(late.begin(), late.end());
   for (const auto& [id, node] : late) {
-    if (const auto exchange = end_exchange(id, node)) leave_over(node, !exchange->only_theirs);
+    const auto exchange = end_exchange(id, node);
+    if (!exchange) continue;
+    if (exchange->gift) pacers_[node].lost();
+    leave_over(node, !exchange->only_theirs);
   }
   const auto gone = std::erase_if(peers_, [&](const auto& entry) { return !core_.peers.healthy(entry.first); });
   if (gone > 0) pass_->not_given = true;  // they are compared with when they are back
@@ -470,13 +480,12 @@ void AntiEntropy::sort_out(Walk& walk, const CompareItemsReply& reply) {
 
 void AntiEntropy::exchange(NodeId node, Walk& walk) {
   const bool rows = walk.place.first == ItemKind::kRow;
-  const auto most = rows ? kFetches : kBlockExchanges;
-  while (!walk.fetch.empty() && walk.under_way.size() < most) {
+  while (!walk.fetch.empty() && walk.under_way.size() < (rows ? kFetches : kBlockFetches)) {
     const Bytes key = std::move(walk.fetch.front());
     walk.fetch.pop_front();
     fetch(node, walk, key);
   }
-  while (!walk.give.empty() && walk.under_way.size() < most) {
+  while (!walk.give.empty() && walk.under_way.size() < pacers_[node].window()) {
     if (rows) {
       give_rows(node, walk);
       continue;
@@ -487,10 +496,11 @@ void AntiEntropy::exchange(NodeId node, Walk& walk) {
   }
 }
 
-std::uint64_t AntiEntropy::begin_exchange(NodeId node, Walk& walk, Bytes key, bool only_theirs) {
+std::uint64_t AntiEntropy::begin_exchange(NodeId node, Walk& walk, Exchange exchange) {
   const auto id = core_.new_id();
-  exchanges_.emplace(id,
-                     Exchange{node, std::move(key), only_theirs, core_.now.mono_ms + core_.config.request_timeout_ms});
+  exchange.peer = node;
+  exchange.sent_ms = core_.now.mono_ms;
+  exchanges_.emplace(id, std::move(exchange));
   walk.under_way.insert(id);
   return id;
 }
@@ -510,12 +520,12 @@ void AntiEntropy::fetch(NodeId node, Walk& walk, const Bytes& key) {
     auto row_key = parse_row_key(key);
     if (!row_key) return;
     const auto here = core_.row(*row_key);
-    const auto id = begin_exchange(node, walk, key, here && here->empty());
+    const auto id = begin_exchange(node, walk, {.key = key, .only_theirs = here && here->empty()});
     core_.send(id, node, id, core_.config.request_timeout_ms, ReadRow{std::move(*row_key)});
   } else {
     auto block_key = parse_block_key(key);
     if (!block_key) return;
-    const auto id = begin_exchange(node, walk, key, true);
+    const auto id = begin_exchange(node, walk, {.key = key, .only_theirs = true});
     core_.send(id, node, id, core_.config.request_timeout_ms, ReadBlock{std::move(*block_key)});
   }
 }
@@ -541,7 +551,7 @@ void AntiEntropy::give_rows(NodeId node, Walk& walk) {
   }
   if (write.rows.empty()) return;
   core_.counters.rows_exchanged += write.rows.size();
-  const auto id = begin_exchange(node, walk, Bytes());
+  const auto id = begin_exchange(node, walk, {.gift = true});
   core_.send(id, node, id, core_.config.request_timeout_ms, std::move(write));
 }
 
@@ -551,7 +561,7 @@ void AntiEntropy::give_block(NodeId node, Walk& walk, const Bytes& key) {
   auto bytes = core_.store.get_block(*block_key);
   if (!bytes) return cannot_give(node, walk.place, bytes.error());
   ++core_.counters.blocks_exchanged;
-  const auto id = begin_exchange(node, walk, key);
+  const auto id = begin_exchange(node, walk, {.gift = true});
   core_.send(id, node, id, core_.config.request_timeout_ms,
              WriteBlock{std::move(*block_key), std::move(*bytes), false, {}});
 }
@@ -580,7 +590,7 @@ bool AntiEntropy::replied(std::uint64_t id, NodeId from, const ReadRowReply& rep
   ++core_.counters.rows_exchanged;
   WriteRows write{key->volume, std::move(key->partition_key), {}, false, {}};
   write.rows.emplace_back(std::move(key->sort_key), std::move(merged));
-  const auto gift = begin_exchange(from, *peer->walk, Bytes());
+  const auto gift = begin_exchange(from, *peer->walk, {.gift = true});
   core_.send(gift, from, gift, core_.config.request_timeout_ms, std::move(write));
   return true;
 }
@@ -598,7 +608,10 @@ bool AntiEntropy::replied(std::uint64_t id, NodeId from, const ReadBlockReply& r
   return true;
 }
 
-void AntiEntropy::confirmed(std::uint64_t id, NodeId from) { (void)end_exchange(id, from); }
+void AntiEntropy::confirmed(std::uint64_t id, NodeId from) {
+  const auto exchange = end_exchange(id, from);
+  if (exchange && exchange->gift) pacers_[from].confirmed(core_.now.mono_ms - exchange->sent_ms, core_.now.mono_ms);
+}
 
 void AntiEntropy::replied(std::uint64_t id, NodeId from, const SyncStoreReply& reply) {
   auto* peer = peer_of(from);

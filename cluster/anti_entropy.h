@@ -17,7 +17,8 @@
 // And what it holds that it owns no more, or never did, it compares with the owners in the same way, from time to time
 // and when the members have changed: what all of them have on their disks, it gives up (surrender.h).
 //
-// Paced: one page of items is looked at in a tick, and one page is under way with each peer; who is asked about sums
+// Paced: one page of items is looked at in a tick, one page is under way with each peer, and of gifts as many as do not
+// delay it (pacer.h); who is asked about sums
 // that it has not looked at yet, as after a start of all, looks at as many as in a tick, and the others count as
 // differing. What is lost on the way, or refused, is left to the next pass. A merge here is as everywhere: it makes no
 // version, and takes none away that somebody has not seen.
@@ -32,6 +33,7 @@
 #include <vector>
 
 #include "cluster/core.h"
+#include "cluster/pacer.h"
 #include "cluster/partition_sums.h"
 #include "cluster/surrender.h"
 
@@ -85,6 +87,7 @@ class AntiEntropy {
     std::set<std::uint64_t> under_way;  // ids of these
   };
   struct Peer {
+    std::size_t places = 0;              // that it is asked about
     std::vector<PartitionSum> sums;      // to be sent
     std::vector<PartitionSum> compared;  // sent, and not answered
     std::uint64_t asked = 0;
@@ -119,7 +122,8 @@ class AntiEntropy {
     NodeId peer{};
     Bytes key;
     bool only_theirs = false;  // there is nothing here that they should have
-    std::int64_t deadline_ms = 0;
+    bool gift = false;
+    std::int64_t sent_ms = 0;
   };
 
   void leave_over(NodeId node, bool lacks = true);
@@ -151,7 +155,7 @@ class AntiEntropy {
   void fetch(NodeId node, Walk& walk, const Bytes& key);
   void give_rows(NodeId node, Walk& walk);
   void give_block(NodeId node, Walk& walk, const Bytes& key);
-  std::uint64_t begin_exchange(NodeId node, Walk& walk, Bytes key, bool only_theirs = false);
+  std::uint64_t begin_exchange(NodeId node, Walk& walk, Exchange exchange);
   std::optional<Exchange> end_exchange(std::uint64_t id, NodeId from);
 
   Core& core_;
@@ -168,6 +172,7 @@ class AntiEntropy {
   std::optional<Obstacle> obstacle_;
   std::int64_t give_from_ms_ = 0;
   std::unordered_map<std::uint64_t, Exchange> exchanges_;
+  std::map<NodeId, Pacer> pacers_;  // of gifts
 };
 
 }  // namespace kinfs::cluster
