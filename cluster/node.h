@@ -144,6 +144,7 @@ struct Counters {
   std::uint64_t degraded_puts = 0, degraded_reads = 0;
   std::uint64_t repairs = 0, hints_kept = 0, hints_delivered = 0;
   std::uint64_t siblings_made = 0;  // puts after which the row had more than one live version
+  std::uint64_t puts_beside_many = 0;  // after which it had at least kManySiblings
   std::uint64_t retries_collapsed = 0;
   std::uint64_t dropped_late = 0;  // messages and requests past their deadline
   std::uint64_t refused = 0;

@@ -1,5 +1,7 @@
 #include "cluster/put.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <memory>
 #include <set>
@@ -95,12 +97,24 @@ namespace {
 // refused: repair and discards must always go through.
 constexpr std::size_t kMaxRowBytes = 4 << 20;
 
-Result<void> check_growth(const RowPut& put, std::size_t before, const Row& row) {
-  const auto after = scan_weight(put.sort_key, row);
-  if (after <= kMaxRowBytes || after <= before) return {};
-  return fail(Errc::kTooLarge, "with this put its row would have " + std::to_string(row.versions.size()) +
-                                   " versions and " + std::to_string(after >> 10) + " KiB, over " +
-                                   std::to_string(kMaxRowBytes >> 10) + " KiB; resolve its conflicts first");
+/// What a row had before a put: what was stored, and what the writer was shown and leaves.
+struct Before {
+  std::size_t bytes = 0;
+  std::size_t versions = 0;
+};
+
+Result<void> check_growth(const RowPut& put, const Before& before, const Row& row) {
+  const auto bytes = scan_weight(put.sort_key, row);
+  if (row.versions.size() > kMostSiblings && row.versions.size() > before.versions) {
+    return fail(Errc::kTooLarge, fmt::format("with this write there would be {} concurrent versions of it, over {}; "
+                                             "resolve its conflicts first",
+                                             row.versions.size(), kMostSiblings));
+  }
+  if (bytes <= kMaxRowBytes || bytes <= before.bytes) return {};
+  return fail(Errc::kTooLarge,
+              fmt::format("with this put its row would have {} versions and {} KiB, over {} KiB; resolve its "
+                          "conflicts first",
+                          row.versions.size(), bytes >> 10, kMaxRowBytes >> 10));
 }
 
 }  // namespace
@@ -108,7 +122,9 @@ Result<void> check_growth(const RowPut& put, std::size_t before, const Row& row)
 Result<PutRowResult> PutCoordinator::make_row(std::uint16_t partition, const RowPut& put, Row& row) {
   // The base says what the writer was shown and did not mean to replace; merging it removes exactly the rest,
   // also from replicas that never saw what was superseded.
-  const auto before = scan_weight(put.sort_key, row);
+  Before before{scan_weight(put.sort_key, row), row.versions.size()};
+  // Who writes over one of many versions leaves as many as there were.
+  before.versions = std::max(before.versions, put.base.versions.size() + std::min<std::size_t>(1, put.add.size()));
   Row base = put.base;
   if (core_.bug(PlantedBug::kPrefixSupersede)) base.versions.clear();
   row = merge(row, base);
@@ -140,6 +156,7 @@ Result<PutRowResult> PutCoordinator::make_row(std::uint16_t partition, const Row
   result.context = row.context;
   for (const auto& v : row.versions) result.live.push_back(v.dot);
   if (row.versions.size() > 1) ++core_.counters.siblings_made;
+  if (row.versions.size() >= kManySiblings) ++core_.counters.puts_beside_many;
   return result;
 }
 

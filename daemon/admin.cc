@@ -213,6 +213,7 @@ Result<std::string> Admin::status() const {
                     {"failed_for_room", saves.for_room},
                     {"overload", overload_of(node_, transport_)},
                     {"dot_clashes", c.dot_clashes},
+                    {"puts_beside_many", c.puts_beside_many},
                     {"rows_surrendered", c.rows_surrendered},
                     {"blocks_surrendered", c.blocks_surrendered},
                     {"unreadable", c.unreadable},

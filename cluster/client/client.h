@@ -49,6 +49,11 @@ struct RowPut {
   std::vector<std::uint64_t> previous;
 };
 
+/// Concurrent versions of one row: from how many on people are warned, and the most that a write may make. Repair
+/// brings together what there is, however many.
+inline constexpr std::size_t kManySiblings = 25;
+inline constexpr std::size_t kMostSiblings = 100;
+
 struct PutRowResult {
   CausalContext context;       // of the row at the coordinator after the put
   std::vector<Dot> live;       // dots of its live versions, ascending

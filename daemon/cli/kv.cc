@@ -190,6 +190,12 @@ int write(const KvOptions& options, bool remove) {
         "note: fewer hosts than the volume's w could be reached; it is safe on those, and the others get it when "
         "they are back (see kinfs status)");
   }
+  if (const auto live = done->rows.empty() ? 0 : done->rows.front().live.size(); live >= kManySiblings) {
+    complain(
+        fmt::format("note: there are {} concurrent versions of {}, and no write is taken that makes more than {}; "
+                    "`kinfs put --all` replaces all of them",
+                    live, printable(options.key), kMostSiblings));
+  }
   return kExitDone;
 }
 

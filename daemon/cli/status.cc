@@ -64,6 +64,12 @@ void print_status(const Json& s) {
              s.at("degraded_puts").get<std::uint64_t>(), s.at("degraded_reads").get<std::uint64_t>(), self,
              s.at("uptime_s").get<std::uint64_t>());
   fmt::print("conflicts         not counted here; kinfs conflicts lists them\n");
+  if (const auto n = s.value("puts_beside_many", std::uint64_t{0}); n != 0) {
+    fmt::print(
+        "                  {} writes here found {} or more versions of one file or key, or made them; no write "
+        "adds one to {}\n",
+        n, kManySiblings, kMostSiblings);
+  }
   fmt::print("disk              {}: {} of {} free, about {} rows, {} in blocks\n", text_at(disk, "path"),
              bytes_words(disk.at("free").get<std::uint64_t>()), bytes_words(disk.at("total").get<std::uint64_t>()),
              disk.at("rows").get<std::uint64_t>(), bytes_words(disk.at("block_bytes").get<std::uint64_t>()));

@@ -123,6 +123,30 @@ TEST_F(Reads, TheThirdIsAskedWhenTheSecondRefuses) {
   EXPECT_EQ(answered(), row);
 }
 
+TEST_F(CoreTest, NoWriteMakesMoreVersionsThanPeopleCanResolve) {
+  start();
+  const RowKey key{VolumeId{2}, "p", "k"};
+  const auto stored = [&] { return *disk.MemStore::get(key); };
+  for (std::size_t i = 0; i < kMostSiblings; ++i) put("k", {}, {version("v")});
+  EXPECT_EQ(stored().versions.size(), kMostSiblings);
+  EXPECT_EQ(node->counters().puts_beside_many, kMostSiblings - kManySiblings + 1);
+  EXPECT_EQ(code_of(put("k", {}, {version("one more")})), Errc::kTooLarge);
+  // One of them is written over, and repair brings together what there is.
+  put("k", superseding(stored(), {stored().versions.front().dot}), {version("v")});
+  EXPECT_EQ(stored().versions.size(), kMostSiblings);
+  Row others;
+  for (std::uint64_t i = 1; i <= 5; ++i) add_version(others, version("theirs"), {NodeId{2}, i});
+  receive(NodeId{2}, 5, WriteRows{VolumeId{2}, "p", {{"k", others}}});
+  EXPECT_EQ(stored().versions.size(), kMostSiblings + 5);
+  put("k", superseding(stored(), {stored().versions.front().dot}), {version("v")});
+  EXPECT_EQ(stored().versions.size(), kMostSiblings + 5);
+  put("k", superseding(stored(), {stored().versions.front().dot}), {});
+  EXPECT_EQ(stored().versions.size(), kMostSiblings + 4);
+  EXPECT_EQ(code_of(put("k", {}, {version("one more")})), Errc::kTooLarge);
+  put("k", Row{stored().context, {}}, {version("v")});
+  EXPECT_EQ(stored().versions.size(), 1u);
+}
+
 TEST_F(CoreTest, WhoHasNotLookedYetLooksWhenItIsAskedForSums) {
   hint_row("a", 1, "p");
   hint_row("b", 2, "q");
