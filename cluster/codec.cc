@@ -175,7 +175,7 @@ class Decoder {
       case wire::NodeHeader::kPing:
         return in.ping().has_from() ? Ping{member(*in.mutable_ping()->mutable_from())} : Ping{};
       case wire::NodeHeader::kPong:
-        return Pong{in.pong().full()};
+        return pong(in.pong());
       case wire::NodeHeader::kGossip:
         return Gossip{members(*in.mutable_gossip()->mutable_members()), in.gossip().reply(),
                       layouts(in.gossip().layouts())};
@@ -274,6 +274,14 @@ class Decoder {
     return std::move(*in);
   }
   Bytes key(std::string* in) { return bounded(in, kMaxKeyBytes, "a key"); }
+
+  Pong pong(const wire::Pong& in) {
+    require(in.reaches_size() <= static_cast<int>(kMaxReached), "{} hosts that are reached; at most {} are allowed",
+            in.reaches_size(), kMaxReached);
+    Pong out{in.full(), {}};
+    for (const auto node : in.reaches()) out.reaches.push_back(NodeId{node});
+    return out;
+  }
 
   void length(int size, int most, std::string_view what) {
     require(size <= most, "a list of {} {}; at most {} are allowed", size, what, most);

@@ -226,7 +226,11 @@ struct BodyWriter {
     auto* ping = out->mutable_ping();
     if (in.from) put(ping->mutable_from(), *in.from);
   }
-  void operator()(wire::NodeHeader* out, const Pong& in) { out->mutable_pong()->set_full(in.full); }
+  void operator()(wire::NodeHeader* out, const Pong& in) {
+    auto* p = out->mutable_pong();
+    p->set_full(in.full);
+    for (const auto node : in.reaches) p->add_reaches(static_cast<std::uint64_t>(node));
+  }
   void operator()(wire::NodeHeader* out, const Gossip& in) {
     for (const auto& member : in.members) put(out->mutable_gossip()->add_members(), member);
     out->mutable_gossip()->set_reply(in.reply);

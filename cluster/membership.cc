@@ -179,6 +179,10 @@ std::optional<Error> Membership::objection_to_excuse(NodeId node, bool force) co
   if (core_.peers.healthy(node)) {
     return refused(name_of(node) + " answers: let it leave, and nothing that only it has is lost");
   }
+  if (const auto others = core_.peers.reached_by(node); !others.empty()) {
+    return refused(name_of(node) + " does not answer this host, but " + name_of(others.front()) +
+                   " says that it answers there: it is not lost");
+  }
   if (2 * static_cast<std::size_t>(healthy) <= members.size()) {
     return refused("only " + std::to_string(healthy) + " of " + std::to_string(members.size()) +
                    " hosts can be reached from here, and it may be this one that is cut off: if " + name_of(node) +

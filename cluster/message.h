@@ -103,8 +103,10 @@ struct Ping {
   std::optional<Member> from;
 };
 struct Pong {
-  bool full = false;  // the sender's disk: it takes no blocks, or nothing at all
+  bool full = false;            // the sender's disk: it takes no blocks, or nothing at all
+  std::vector<NodeId> reaches;  // who has answered the sender of late
 };
+inline constexpr std::size_t kMaxReached = 1024;  // that are told
 
 /// What the sender knows of all hosts, of which the receiver takes over each newer entry, and of the layouts, as on its
 /// disk. `reply`: this answers a Gossip.

@@ -206,9 +206,10 @@ void NodeImpl::dispatch(Message& message) {
   std::visit(Overloaded{
                  [&](Ping& ping) {
                    if (ping.from && ping.from->node == from) membership.heard(from, Gossip{{*ping.from}, true});
-                   core.send(core.new_id(), from, id, core.config.request_timeout_ms, Pong{core.store.usage().full});
+                   core.send(core.new_id(), from, id, core.config.request_timeout_ms,
+                             Pong{core.store.usage().full, core.peers.reached()});
                  },
-                 [&](Pong& pong) { core.peers.ponged(from, id, pong.full); },
+                 [&](Pong& pong) { core.peers.ponged(from, id, std::move(pong)); },
                  [&](Gossip& g) {
                    membership.heard(from, g);
                    looks_at_hold = !on_hold.empty();

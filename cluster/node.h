@@ -135,6 +135,7 @@ struct PeerView {
   std::uint64_t hints = 0;             // kept here for it, blocks included
   std::int64_t last_answered_ms = -1;  // mono_ms of its last answer to what we asked; -1: never since start
   bool full = false;                   // its disk, as it last said
+  std::vector<NodeId> reached_by;      // when it is suspected: others that say it answers them
 };
 
 /// Since start; held by tests against the design's table of costs.

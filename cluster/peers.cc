@@ -5,6 +5,9 @@
 namespace kinfs::cluster {
 namespace {
 constexpr std::int64_t kGossipIntervalMs = 1000;
+constexpr std::int64_t kLateTickMs = 100;     // ten times what it should take
+constexpr std::int64_t kForgetLateMs = 1000;  // without another one
+constexpr int kMostSlowness = 4;              // then a peer may be silent for twice as long
 }  // namespace
 
 Peers::Peers(const NodeConfig& config)
@@ -40,10 +43,19 @@ std::vector<Peers::Probe> Peers::tick(Time now, std::mt19937_64& random) {
   const std::int64_t gap = now.mono_ms - last_tick_ms_;
   last_tick_ms_ = now.mono_ms;
   const bool stopped = gap > suspect_after_ms_ / 2;
+  // Answers may wait here, unread.
+  if (gap > kLateTickMs) {
+    slowness_ = std::min(slowness_ + 1, kMostSlowness);
+    last_late_ms_ = now.mono_ms;
+  } else if (slowness_ > 0 && now.mono_ms - last_late_ms_ > kForgetLateMs) {
+    --slowness_;
+    last_late_ms_ = now.mono_ms;
+  }
+  const auto patience_ms = std::int64_t{suspect_after_ms_} * (kMostSlowness + slowness_) / kMostSlowness;
   for (auto& [id, peer] : peers_) {
     if (peer.silent()) continue;
     if (stopped) peer.answered_ms += gap;
-    if (now.mono_ms - peer.answered_ms > suspect_after_ms_) peer.suspected = true;
+    if (now.mono_ms - peer.answered_ms > patience_ms) peer.suspected = true;
     if (now.mono_ms - peer.probed_ms < probe_interval_ms_) continue;
     peer.probed_ms = now.mono_ms;
     out.push_back({id, false, !peer.knows_us});
@@ -77,11 +89,31 @@ void Peers::introduced(NodeId node, std::uint64_t id) {
   if (it != peers_.end() && it->second.introduced == 0) it->second.introduced = id;
 }
 
-void Peers::ponged(NodeId node, std::uint64_t id, bool full) {
+void Peers::ponged(NodeId node, std::uint64_t id, Pong pong) {
   const auto it = peers_.find(node);
   if (it == peers_.end()) return;
-  it->second.full = full;
+  it->second.pong = std::move(pong);
   if (it->second.introduced != 0 && id >= it->second.introduced) it->second.knows_us = true;
+}
+
+std::vector<NodeId> Peers::reached() const {
+  std::vector<NodeId> out;
+  for (const auto& [id, peer] : peers_) {
+    const bool of_late =
+        peer.really_answered_ms >= 0 && last_tick_ms_ - peer.really_answered_ms <= suspect_after_ms_ / 2;
+    if (of_late && !peer.suspected && !peer.gone && out.size() < kMaxReached) out.push_back(id);
+  }
+  return out;
+}
+
+std::vector<NodeId> Peers::reached_by(NodeId node) const {
+  std::vector<NodeId> out;
+  for (const auto& [id, peer] : peers_) {
+    const auto& reaches = peer.pong.reaches;
+    if (id == node || peer.suspected || peer.gone) continue;
+    if (std::find(reaches.begin(), reaches.end(), node) != reaches.end()) out.push_back(id);
+  }
+  return out;
 }
 
 std::vector<Member> Peers::members() const {
@@ -145,7 +177,8 @@ std::vector<PeerView> Peers::view() const {
   std::vector<PeerView> out;
   for (const auto& [id, peer] : peers_) {
     if (peer.gone) continue;
-    out.push_back({peer.member, peer.suspected, peer.heard_ms, 0, peer.really_answered_ms, peer.full});
+    out.push_back({peer.member, peer.suspected, peer.heard_ms, 0, peer.really_answered_ms, peer.pong.full, {}});
+    if (peer.suspected) out.back().reached_by = reached_by(id);
   }
   return out;
 }

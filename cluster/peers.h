@@ -4,6 +4,11 @@
 // that the ring cannot stay split (DeCandia et al. 2007, section 4.8). Suspicion is local and is about round
 // trips: a peer is healthy while it answers *our* probes, so that a cut in one direction counts as a cut. It
 // steers requests and never changes ownership.
+//
+// Every node probes every other, so nobody has to be asked to probe for another as in SWIM (Das et al. 2002, section
+// 3.1): the answer to a probe says whom its sender reaches. That a peer which does not answer here answers others is
+// shown, and no reason to send it anything; but it is not lost. A node that is slow itself suspects later (Lifeguard,
+// Dadgar et al. 2018, section IV-A).
 #pragma once
 
 #include <cstdint>
@@ -12,6 +17,7 @@
 #include <set>
 #include <vector>
 
+#include "cluster/message.h"
 #include "cluster/node.h"
 
 namespace kinfs::cluster {
@@ -36,8 +42,12 @@ class Peers {
   void heard(NodeId node, Time now);
   /// The ping that introduces went out under this id.
   void introduced(NodeId node, std::uint64_t id);
-  /// `node` answered the ping of that id, with what it says of its disk.
-  void ponged(NodeId node, std::uint64_t id, bool full);
+  /// `node` answered the ping of that id.
+  void ponged(NodeId node, std::uint64_t id, Pong pong);
+  /// Who has answered within half of the time after which one is suspected.
+  std::vector<NodeId> reached() const;
+  /// Others that say the same of `node`.
+  std::vector<NodeId> reached_by(NodeId node) const;
   /// Everything we know, those too that are gone, to be sent; and what another knows, to be merged (greater incarnation
   /// wins); true when that changed something.
   std::vector<Member> members() const;
@@ -71,7 +81,7 @@ class Peers {
     std::int64_t heard_ms = -1;
     std::int64_t really_answered_ms = -1;  // what suspicion goes by begins with the start, and leaves out gaps
     std::int64_t probed_ms = 0;
-    bool full = false;
+    Pong pong;                     // the last one
     bool knows_us = false;         // as we are now, in its present life
     std::uint64_t introduced = 0;  // the id of the first ping that said so; 0: none yet
   };
@@ -82,6 +92,8 @@ class Peers {
   std::map<NodeId, Peer> peers_;
   std::int64_t last_tick_ms_ = 0;
   std::int64_t last_gossip_ms_ = 0;
+  std::int64_t last_late_ms_ = 0;
+  int slowness_ = 0;
 };
 
 }  // namespace kinfs::cluster

@@ -55,9 +55,12 @@ bool saves_fail(const FailedSaves& saves, std::int64_t now_ms) {
   return saves.all != saves.for_room || (saves.for_room != 0 && now_ms - saves.last_for_room_ms < kRoomLatelyMs);
 }
 
-Json shown_host(const cluster::PeerView& peer, cluster::Time now) {
+template <class NameOf>
+Json shown_host(const cluster::PeerView& peer, cluster::Time now, NameOf name_of) {
   const bool heard = peer.last_heard_ms >= 0;
   const bool up = heard && !peer.suspected;
+  Json names = Json::array();
+  for (const auto node : peer.reached_by) names.push_back(name_of(node));
   return {{"name", peer.member.name},
           {"address", peer.member.address},
           {"public_key", to_hex(peer.member.public_key)},
@@ -66,6 +69,7 @@ Json shown_host(const cluster::PeerView& peer, cluster::Time now) {
                             : "unseen"},
           {"last_seen", heard ? Json(utc(now.wall_ms - (now.mono_ms - peer.last_heard_ms))) : Json()},
           {"full", up && peer.full},
+          {"reached_by", names},
           {"hints", peer.hints}};
 }
 
@@ -166,11 +170,12 @@ Result<std::string> Admin::status() const {
                      {"public_key", to_hex(m.public_key)},
                      {"state", "up"},
                      {"last_seen", utc(now.wall_ms)},
-                     {"full", usage.full}});
+                     {"full", usage.full},
+                     {"reached_by", Json::array()}});
   }
   for (const auto& peer : node_.peers()) {
     if (peer.member.node == self_) continue;
-    const auto shown = shown_host(peer, now);
+    const auto shown = shown_host(peer, now, [this](NodeId id) { return name_of(id); });
     all_well = all_well && shown["state"] == "up" && !peer.full;
     hints += peer.hints;
     hosts.push_back(shown);

@@ -54,6 +54,12 @@ void print_status(const Json& s) {
                h.value("full", false) ? "full" : text_at(h, "state"), text_at(h, "last_seen", "never"),
                h.value("hints", 0u));
   }
+  for (const auto& h : s.at("hosts")) {
+    const auto by = h.value("reached_by", std::vector<std::string>());
+    if (by.empty()) continue;
+    fmt::print("\n{} does not answer {}, but it answers {}: what lies between {} and {} is broken.\n",
+               text_at(h, "name"), self, fmt::join(by, ", "), self, text_at(h, "name"));
+  }
   const auto& disk = s.at("disk");
   const auto& q = s.at("quorum");
   fmt::print("\n");

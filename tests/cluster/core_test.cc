@@ -636,7 +636,7 @@ TEST_F(CoreTest, APeerSaysWhetherItsDiskIsFull) {
     return std::find_if(peers.begin(), peers.end(), [](const auto& p) { return p.member.node == NodeId{2}; })->full;
   };
   EXPECT_FALSE(full());
-  receive(NodeId{2}, 0, Pong{true});
+  receive(NodeId{2}, 0, Pong{true, {}});
   EXPECT_TRUE(full());
   receive(NodeId{2}, 0, Pong{});
   EXPECT_FALSE(full());

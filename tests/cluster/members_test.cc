@@ -227,6 +227,68 @@ TEST_F(GivingTest, WhatAnotherRefusesIsNamed) {
   EXPECT_FALSE(node->obstacle());
 }
 
+// A host that answers others is not lost, whatever lies between it and this one.
+TEST_F(MembersTest, WhoAnswersOthersIsNotExcused) {
+  config.members_grow = true;
+  start();
+  const auto excuse = [&](bool force) {
+    answers.clear();
+    node->request(1, ChangeMemberRequest{"host2", ChangeMemberRequest::Change::kExcuse, force, 0, ""}, 4000, now);
+    run();
+    return answers.empty() ? std::string("none yet") : std::get<Error>(answers.front()).text;
+  };
+  const auto pass = [&](Pong pong) {
+    for (int i = 0; i < 150; ++i) {
+      receive(NodeId{3}, 0, pong);
+      tick();
+    }
+  };
+  pass(Pong{false, {config.self, NodeId{2}}});
+  EXPECT_EQ(excuse(false), "host2 does not answer this host, but host3 says that it answers there: it is not lost");
+  const auto peers = node->peers();
+  const auto two = std::find_if(peers.begin(), peers.end(), [](const auto& p) { return p.member.node == NodeId{2}; });
+  EXPECT_TRUE(two->suspected);
+  EXPECT_EQ(two->reached_by, std::vector<NodeId>{NodeId{3}});
+  pass(Pong{false, {config.self}});
+  EXPECT_EQ(excuse(false), "none yet");  // it is on its way to the disk of another host
+}
+
+TEST_F(MembersTest, ItSaysWhoAnsweredOfLate) {
+  start();
+  const auto reached = [&] {
+    sent.clear();
+    receive(NodeId{3}, 7, Ping{});
+    return std::get<Pong>(next<Pong>(0)->body).reaches;
+  };
+  EXPECT_EQ(reached(), std::vector<NodeId>{});
+  hear_peers();
+  EXPECT_EQ(reached(), (std::vector<NodeId>{NodeId{2}, NodeId{3}}));
+  for (int i = 0; i < 60; ++i) {
+    receive(NodeId{3}, 0, Pong{});
+    tick();
+  }
+  EXPECT_EQ(reached(), std::vector<NodeId>{NodeId{3}});  // half a second before it suspects the other one
+  EXPECT_FALSE(node->peers().front().suspected);
+}
+
+// Its answers may wait here, unread.
+TEST_F(MembersTest, AHostThatIsSlowItselfSuspectsLater) {
+  start();
+  hear_peers();
+  for (int i = 0; i < 4; ++i) tick(110);
+  for (int i = 0; i < 70; ++i) tick();  // 1140 ms of silence
+  EXPECT_FALSE(node->peers().front().suspected);
+  for (int i = 0; i < 90; ++i) tick();
+  EXPECT_TRUE(node->peers().front().suspected);
+  hear_peers();
+  for (int i = 0; i < 450; ++i) {  // it has been quick for some seconds
+    hear_peers();
+    tick();
+  }
+  for (int i = 0; i < 102; ++i) tick();
+  EXPECT_TRUE(node->peers().front().suspected);
+}
+
 // What is on the disk happens: that it could not be saved once more does not undo it.
 TEST_F(MembersTest, AChangeThatIsOnTheDiskIsNotAnsweredAsRefused) {
   config.members_grow = true;

@@ -200,6 +200,11 @@ class Hosts:
         host.must("nft", "add table inet cut; add chain inet cut in { type filter hook input priority 0; }; "
                          "add rule inet cut in iifname eth0 drop")
 
+    def cut_between(self, host, other):
+        """These two do not hear from each other; all others hear from both."""
+        host.must("nft", "add table inet cut; add chain inet cut in { type filter hook input priority 0; }; "
+                         f"add rule inet cut in ip saddr {other.address} drop")
+
     def heal(self, host):
         self.at_switch("ip", "link", "set", f"port{host.number}", "master", "lan")
         host.run("nft", "delete table inet cut")

@@ -42,6 +42,20 @@ class Leaving(Joining):
         wait_until(all_given_up, 60 * SLACK, lambda: f"3 copies are {3 * one_copy} bytes: {[*kept.values()]}")
         self.assertGreater(sum(host.status()["rows_surrendered"] for host in hosts), 0)
 
+    def a_broken_way_is_not_a_lost_host(self, host, other):
+        self.hosts.cut_between(host, other)
+
+        def reached_by():
+            return [h["reached_by"] for h in host.status()["hosts"] if h["name"] == other.name][0]
+        rest = [h.name for h in self.hosts.all if h not in (host, other)]
+        wait_until(lambda: reached_by() == rest, 20 * SLACK, lambda: host.run("kinfs", "status").stdout.decode())
+        self.says(host.run("kinfs", "status"), ATTENTION, f"{other.name} does not answer {host.name}, but it answers")
+        self.says(host.run("kinfs", "leave", "--lost", other.name), REFUSED, "it is not lost")
+        for one in (host, other):
+            self.read_files(one, "first")
+        self.hosts.heal(host)
+        self.settled(host, other)
+
     def test_what_a_host_had_is_on_the_others_when_it_has_left_or_is_lost(self):
         one, two, three, four, five = self.hosts.all
         self.init(one, "--mount", SHARED)
@@ -55,6 +69,8 @@ class Leaving(Joining):
         owned = {h["name"]: h["owned"] for h in e2e.json.loads(five.must("kinfs", "ring", "--json"))["hosts"]}
         self.assertEqual(sum(owned.values()), 3 * 1024)
         self.assertEqual(sorted(owned), [host.name for host in self.hosts.all])
+
+        self.a_broken_way_is_not_a_lost_host(two, five)
 
         # One leaves: what it had, and all that it alone stood in for, is on the others.
         self.says(one.run("kinfs", "leave"), REFUSED, "is mounted here", "kinfs umount")

@@ -94,7 +94,8 @@ inline std::vector<Message> sample_messages() {
       Ping{},
       Ping{announced},
       Pong{},
-      Pong{true},
+      Pong{true, {}},
+      Pong{false, {NodeId{7}, NodeId{0x1234567890abcdef}}},
       Gossip{{member, announced}, true},
       Gossip{},
       Gossip{{member}, false, sample_layouts()},
@@ -214,7 +215,7 @@ struct Dump {
   std::string operator()(const BlocksSynced& v) const { return all(v.all); }
 
   std::string operator()(const Ping& v) const { return v.from ? all(*v.from) : "ping"; }
-  std::string operator()(const Pong& v) const { return v.full ? "pong, full" : "pong"; }
+  std::string operator()(const Pong& v) const { return all(v.full, v.reaches); }
   std::string operator()(const Gossip& v) const { return all(v.members, v.reply) + encode_layouts(v.layouts); }
   std::string operator()(const ReadRow& v) const { return all(v.key); }
   std::string operator()(const ReadRowReply& v) const { return all(v.row, v.stat); }
