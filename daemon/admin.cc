@@ -59,8 +59,9 @@ template <class NameOf>
 Json shown_host(const cluster::PeerView& peer, cluster::Time now, NameOf name_of) {
   const bool heard = peer.last_heard_ms >= 0;
   const bool up = heard && !peer.suspected;
-  Json names = Json::array();
+  std::vector<std::string> names;
   for (const auto node : peer.reached_by) names.push_back(name_of(node));
+  std::sort(names.begin(), names.end());
   return {{"name", peer.member.name},
           {"address", peer.member.address},
           {"public_key", to_hex(peer.member.public_key)},
@@ -227,24 +228,34 @@ Result<std::string> Admin::status() const {
 }
 
 Result<std::string> Admin::ring(const std::vector<std::string>& arguments) const {
-  std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> count;  // name -> first, owned
+  struct Share {
+    std::uint64_t first = 0, owned = 0;
+    std::uint32_t weight = 1;
+    std::string zone;
+  };
+  std::map<std::string, Share> shares;
   std::unordered_map<std::uint64_t, std::string> names;
-  count[config_.name];
-  names[value_of(self_)] = config_.name;
-  for (const auto& peer : node_.peers()) {
-    count[peer.member.name];
-    names[value_of(peer.member.node)] = peer.member.name;
+  const auto& roles = node_.layouts().head().roles;
+  for (const auto& m : node_.members()) {
+    names[value_of(m.node)] = m.name;
+    auto& share = shares[m.name];
+    const auto role = roles.find(m.node);
+    if (role == roles.end()) continue;
+    share.weight = role->second.weight;
+    share.zone = role->second.zone;
   }
   for (std::uint32_t p = 0; p < kPartitions; ++p) {
     const auto owners = node_.owners(static_cast<std::uint16_t>(p));
     for (std::size_t i = 0; i < owners.size(); ++i) {
-      auto& entry = count[names[value_of(owners[i])]];
-      if (i == 0) ++entry.first;
-      ++entry.second;
+      auto& share = shares[names[value_of(owners[i])]];
+      if (i == 0) ++share.first;
+      ++share.owned;
     }
   }
   Json hosts = Json::array();
-  for (const auto& [name, n] : count) hosts.push_back({{"name", name}, {"first", n.first}, {"owned", n.second}});
+  for (const auto& [name, s] : shares) {
+    hosts.push_back({{"name", name}, {"first", s.first}, {"owned", s.owned}, {"weight", s.weight}, {"zone", s.zone}});
+  }
   Json out = {{"partitions", kPartitions},
               {"layout", {{"number", node_.layout().number}, {"hash", fmt::format("{:016x}", node_.layout().hash)}}},
               {"hosts", std::move(hosts)}};

@@ -484,11 +484,11 @@ Result<void> check_family(const std::string& listen, const std::string& address)
                                           address, dials_ipv6 ? 6 : 4, listen, ipv6 ? 6 : 4, at->second));
 }
 
-Result<void> check_name(const std::string& name) {
+Result<void> check_name(const std::string& name, std::string_view of) {
   if (good_name(name)) return {};
-  return fail(Errc::kInvalid, fmt::format("{:?} cannot be a host's name, which is 1 to 64 characters of a-z, A-Z, 0-9, "
-                                          "'.', '_', '-'",
-                                          name));
+  return fail(Errc::kInvalid, fmt::format("{:?} cannot be {}, which is 1 to 64 characters of a-z, A-Z, 0-9, '.', "
+                                          "'_', '-'",
+                                          name, of));
 }
 
 std::string own_host_name() {

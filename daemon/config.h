@@ -90,7 +90,7 @@ Result<void> check_dialled(const std::string& address);
 /// a name stands for is not looked up.
 Result<void> check_family(const std::string& listen, const std::string& address);
 /// kInvalid, in words, for what cannot be a host's name.
-Result<void> check_name(const std::string& name);
+Result<void> check_name(const std::string& name, std::string_view of = "a host's name");
 
 /// `text` as a string of TOML.
 std::string toml_string(const std::string& text);

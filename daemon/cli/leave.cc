@@ -38,8 +38,9 @@ std::string left_to_do(const Json& status, bool self_leaves) {
   return self_leaves && !status.at("cluster").value("has_left", false) ? "the other hosts are told" : "";
 }
 
-/// Says how far it is, whenever that has changed.
-Result<void> follow(const std::string& socket, bool self_leaves) {
+}  // namespace
+
+Result<void> follow_change(const std::string& socket, bool self_leaves) {
   for (std::string said;;) {
     auto session = Session::open(socket);
     auto status = session ? session->admin("status") : Result<Json>(tl::unexpected(session.error()));
@@ -51,8 +52,6 @@ Result<void> follow(const std::string& socket, bool self_leaves) {
     detail::pause_ms(kLookMs);
   }
 }
-
-}  // namespace
 
 int leave(const LeaveOptions& options) {
   const auto socket = socket_path_of(options.socket);
@@ -80,7 +79,7 @@ int leave(const LeaveOptions& options) {
       auto changed = session->call([&](cluster::SocketClient& c) { return c.change_member(request); });
       if (!changed) return give_up(changed.error());
     }
-    if (auto followed = follow(socket, self_leaves); !followed) return give_up(followed.error());
+    if (auto followed = follow_change(socket, self_leaves); !followed) return give_up(followed.error());
     if (self_leaves) {
       fmt::print("{} has left cluster {}: all that it had is on the other hosts; stop kinfsd here, and delete {}\n",
                  status->at("node").at("name").get<std::string>(), status->at("cluster").at("id").get<std::string>(),

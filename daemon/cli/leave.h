@@ -3,6 +3,8 @@
 
 #include <string>
 
+#include "storage/result.h"
+
 namespace kinfs::daemon {
 
 struct LeaveOptions {
@@ -12,5 +14,9 @@ struct LeaveOptions {
 };
 /// Returns when what was to be handed over is; until then says how far it is. Interrupted, it goes on by itself.
 int leave(const LeaveOptions& options);
+
+/// Says how far the change of members under way is, whenever that has changed; returns when there is none, and, of a
+/// host that leaves, when it has left.
+Result<void> follow_change(const std::string& socket, bool self_leaves);
 
 }  // namespace kinfs::daemon

@@ -11,6 +11,7 @@
 #include "daemon/cli/lab.h"
 #include "daemon/cli/leave.h"
 #include "daemon/cli/mount.h"
+#include "daemon/cli/nodes.h"
 #include "daemon/cli/session.h"
 #include "daemon/cli/setup.h"
 #include "daemon/cli/status.h"
@@ -32,6 +33,7 @@ struct Words {
   InviteOptions invite;
   JoinOptions join;
   LeaveOptions leave;
+  NodesOptions nodes_of;
   std::string lab;
   std::string lab_host;
   std::vector<std::string> lab_hosts;
@@ -66,6 +68,16 @@ void add_set_up(CLI::App& app, Words& w, Run& run) {
   auto* lost = l->add_option("--lost", w.leave.lost, "this host, which will not come back, and is waited for no more");
   l->add_flag("--force", w.leave.force, "even if half of the hosts or more cannot be reached")->needs(lost);
   l->callback([&] { run = [&] { return leave(w.leave); }; });
+}
+
+void add_nodes(CLI::App& app, Words& w, Run& run) {
+  auto* n = app.add_subcommand("nodes", "how much each host is to hold, and where it stands; or changes that");
+  n->add_option("HOST", w.nodes_of.host, "whose weight or zone is to change");
+  n->add_option("--weight", w.nodes_of.weight, "it holds so many times as much as a host of weight 1")
+      ->check(whole_number(1, kMaxWeight));
+  n->add_option("--zone", w.nodes_of.zone, "copies are kept in different zones where there are any; '' for none");
+  n->add_flag("--json", w.nodes_of.json, "one list");
+  n->callback([&] { run = [&] { return nodes(w.nodes_of); }; });
 }
 
 void add_kv(CLI::App& app, Words& w, Run& run) {
@@ -165,6 +177,7 @@ int main_of(int argc, char** argv) {
   Run run;
   app.add_option("--socket", words.socket, "of the daemon (KINFS_SOCKET, else /run/kinfs/kinfsd.sock)");
   add_set_up(app, words, run);
+  add_nodes(app, words, run);
   add_kv(app, words, run);
   add_views(app, words, run);
   add_mounts(app, words, run);
@@ -179,7 +192,7 @@ int main_of(int argc, char** argv) {
     return kExitUsage;
   }
   words.kv.socket = words.status.socket = words.ring.socket = words.conflicts.socket = words.mount.socket =
-      words.invite.socket = words.leave.socket = words.socket;
+      words.invite.socket = words.leave.socket = words.nodes_of.socket = words.socket;
   const int code = run ? run() : kExitUsage;
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     complain("cannot write to standard output");

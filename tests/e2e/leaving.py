@@ -4,7 +4,7 @@ import unittest
 
 import lab as e2e
 from hosts import SHARED
-from joining import ATTENTION, DONE, REFUSED, Joining
+from joining import ATTENTION, DONE, REFUSED, USAGE, Joining
 from lab import SLACK, read, wait_until, write
 
 FILES = 300
@@ -42,6 +42,24 @@ class Leaving(Joining):
         wait_until(all_given_up, 60 * SLACK, lambda: f"3 copies are {3 * one_copy} bytes: {[*kept.values()]}")
         self.assertGreater(sum(host.status()["rows_surrendered"] for host in hosts), 0)
 
+    def a_host_takes_more(self, host):
+        def nodes():
+            return {h["name"]: h for h in e2e.json.loads(host.must("kinfs", "nodes", "--json"))}
+        before = nodes()[host.name]["owned"]
+        text = self.says(host.run("kinfs", "nodes", host.name, "--weight", "2", "--zone", "cellar"), DONE, "cellar")
+        self.assertIn("data is handed over", text)
+        after = nodes()
+        self.assertEqual((after[host.name]["weight"], after[host.name]["zone"]), (2, "cellar"))
+        self.assertGreater(after[host.name]["owned"], 1.2 * before)
+        self.says(host.run("kinfs", "nodes", host.name, "--weight", "2"), DONE)  # as it is
+        self.says(host.run("kinfs", "nodes", "nobody", "--weight", "2"), ATTENTION, "no host of this cluster")
+        self.says(host.run("kinfs", "nodes", host.name, "--weight", "0"), USAGE, "--weight")
+        self.says(host.run("kinfs", "nodes", host.name, "--zone", "two words"), USAGE, "a zone's name")
+        self.says(host.run("kinfs", "nodes", host.name), USAGE, "--weight")
+        self.says(host.run("kinfs", "nodes", "--weight", "2"), USAGE, "name the host")
+        self.says(host.run("kinfs", "nodes", host.name, "--zone", "", "--weight", "1"), DONE)
+        self.assertEqual(nodes()[host.name]["owned"], before)
+
     def a_broken_way_is_not_a_lost_host(self, host, other):
         self.hosts.cut_between(host, other)
 
@@ -70,6 +88,7 @@ class Leaving(Joining):
         self.assertEqual(sum(owned.values()), 3 * 1024)
         self.assertEqual(sorted(owned), [host.name for host in self.hosts.all])
 
+        self.a_host_takes_more(three)
         self.a_broken_way_is_not_a_lost_host(two, five)
 
         # One leaves: what it had, and all that it alone stood in for, is on the others.
