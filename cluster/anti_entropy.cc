@@ -21,6 +21,8 @@ constexpr std::int64_t kAfterStartMs = 1000;
 constexpr std::int64_t kAfterReturnMs = 3000;  // hints go first, and may be all that there is
 constexpr std::int64_t kAgainMs = 5000;        // after a pass that left something over
 constexpr std::int64_t kSyncMs = 5000;         // a disk that has much to write; asked again after that
+constexpr std::int64_t kSyncPatienceMs = 60'000;  // of a pass for which nobody waits
+constexpr double kLeastRowGifts = 4;              // at once, however slow: they are small, and there are many
 constexpr std::size_t kPlaces = 2 * std::size_t{kPartitions};
 
 /// The items of a partition, one by one.
@@ -108,13 +110,19 @@ bool AntiEntropy::may_give() const {
   return std::all_of(head.begin(), head.end(), [&](NodeId node) { return core_.peers.healthy(node); });
 }
 
+/// What hints bring need not be sent once more.
+bool AntiEntropy::hints_go_out() const {
+  const auto targets = core_.store.hint_targets();
+  return std::any_of(targets.begin(), targets.end(), [&](NodeId node) { return core_.peers.healthy(node); });
+}
+
 /// Where each host owns all, there is nothing of the kind.
 bool AntiEntropy::may_surrender() const {
   if (core_.config.compare_interval_ms == 0 || core_.now.mono_ms < next_surrender_ms_ || !surrender_.idle())
     return false;
   const auto& history = core_.placement.history();
   return !history.changing() && history.is_member(core_.config.self) &&
-         core_.placement.hosts().size() > core_.placement.head().replicas();
+         core_.placement.hosts().size() > core_.placement.head().replicas() && !hints_go_out();
 }
 
 bool AntiEntropy::joins() const {
@@ -143,10 +151,23 @@ void AntiEntropy::leave_over(NodeId node, const Error& error, bool lacks) {
   if (pass_ && pass_->aim == Aim::kGiveAll && lacks) obstacle_ = Obstacle{node, error};
 }
 
+/// As far as is known: a surrender leaves it.
+void AntiEntropy::lacks(NodeId node, const Place& place) {
+  if (pass_ && pass_->aim == Aim::kSurrender) pass_->not_had_by.insert({node, place});
+}
+
+void AntiEntropy::lacks_compared(NodeId node, const Peer& peer) {
+  for (const auto& sum : peer.compared) lacks(node, {sum.kind, sum.partition});
+}
+
 /// What is lost here, nobody can be given by this host: others who have it give it.
 void AntiEntropy::cannot_give(NodeId to, const Place& place, const Error& error) {
-  if (!is_lost(error)) return leave_over(to, error);
-  if (pass_) pass_->unreadable.insert(place);
+  if (!is_lost(error)) {
+    lacks(to, place);
+    return leave_over(to, error);
+  }
+  // Bytes that do not match their hash are nothing; a row may be of use to somebody who looks at the disk.
+  if (pass_ && place.first == ItemKind::kRow) pass_->unreadable.insert(place);
   ++core_.counters.unreadable;
 }
 
@@ -175,6 +196,7 @@ void AntiEntropy::tick() {
 std::optional<AntiEntropy::Aim> AntiEntropy::next_aim() {
   const auto now_ms = core_.now.mono_ms;
   if (may_give()) return Aim::kGiveAll;
+  if (surrender_is_next_ && may_surrender()) return Aim::kSurrender;
   // A host that joins is given what it will own: it need not ask for it as well.
   const bool asks = core_.config.compare_interval_ms != 0 && !joins();
   if (asks && now_ms >= next_periodic_ms_) {
@@ -197,7 +219,7 @@ std::int64_t AntiEntropy::some_interval_ms() {
 /// Whether that owner has all that it was to be given, on its disk.
 bool AntiEntropy::is_sure_of(NodeId node) const {
   const auto it = peers_.find(node);
-  if (it == peers_.end() || pass_->left_over.contains(node)) return false;
+  if (it == peers_.end()) return false;
   const auto& peer = it->second;
   return peer.run && peer.synced_in == peer.run;
 }
@@ -208,7 +230,9 @@ void AntiEntropy::surrender_what_others_have() {
     const auto owners = core_.placement.head().owners(of.partition);
     if (core_.bug(PlantedBug::kSurrenderUnconfirmed)) return false;
     return pass_->unreadable.contains({of.kind, of.partition}) ||
-           !std::all_of(owners.begin(), owners.end(), [&](NodeId owner) { return is_sure_of(owner); });
+           !std::all_of(owners.begin(), owners.end(), [&](NodeId owner) {
+             return is_sure_of(owner) && !pass_->not_had_by.contains({owner, {of.kind, of.partition}});
+           });
   });
   if (core_.placement.head().id() == pass_->head) surrender_.begin(pass_->head, all);
 }
@@ -218,6 +242,7 @@ void AntiEntropy::end_pass() {
   switch (pass_->aim) {
     case Aim::kEqual:
       ++core_.counters.compare_passes;
+      surrender_is_next_ = true;
       if (wanted_.empty() && !pass_->left_over.empty()) next_pass_ms_ = now_ms + kAgainMs;
       wanted_.merge(pass_->left_over);
       break;
@@ -231,7 +256,9 @@ void AntiEntropy::end_pass() {
       break;
     case Aim::kSurrender:
       surrender_what_others_have();
-      next_surrender_ms_ = now_ms + some_interval_ms();
+      surrender_is_next_ = false;
+      // What was lost on the way, or refused for a moment, goes soon.
+      next_surrender_ms_ = now_ms + (pass_->not_had_by.empty() ? some_interval_ms() : some_interval_ms() / 10);
       break;
   }
   pass_.reset();
@@ -267,7 +294,10 @@ AntiEntropy::Place AntiEntropy::next_place() const {
 
 void AntiEntropy::ask_to_sync(NodeId node, Peer& peer) {
   if (peer.syncs != 0 && core_.now.mono_ms < peer.syncs_until_ms) return;
-  if (peer.syncs == 0) peer.syncs = core_.new_id();  // a late answer counts as well
+  if (peer.syncs == 0) {
+    peer.syncs = core_.new_id();  // a late answer counts as well
+    peer.syncs_from_ms = core_.now.mono_ms;
+  }
   peer.syncs_until_ms = core_.now.mono_ms + kSyncMs;
   core_.send(peer.syncs, node, peer.syncs, core_.config.request_timeout_ms, SyncStore{});
 }
@@ -275,13 +305,10 @@ void AntiEntropy::ask_to_sync(NodeId node, Peer& peer) {
 /// What was given, or was there before, may still be lost there with a power cut. True once it cannot be, or does not
 /// matter: a pass that gives all counts for all, or not at all.
 bool AntiEntropy::sync_all() {
-  const auto in_vain = [&](NodeId node) {
-    return pass_->aim == Aim::kGiveAll ? pass_->not_given : pass_->left_over.contains(node);
-  };
-  if (!pass_->only_gives()) return true;
+  if (!pass_->only_gives() || (pass_->aim == Aim::kGiveAll && pass_->not_given)) return true;
   bool all = true;
   for (auto& [node, peer] : peers_) {
-    if (!peer.run || peer.synced_in || in_vain(node)) continue;  // without `run`: nothing was for it
+    if (!peer.run || peer.synced_in) continue;  // without `run`: nothing was for it
     all = false;
     ask_to_sync(node, peer);
   }
@@ -346,19 +373,28 @@ void AntiEntropy::expire() {
   for (const auto& [id, node] : late) {
     const auto exchange = end_exchange(id, node);
     if (!exchange) continue;
-    if (exchange->gift) pacers_[node].lost();
+    if (exchange->gift) pacer_of(node, exchange->place.first).lost();
+    lacks(node, exchange->place);
     leave_over(node, !exchange->only_theirs);
   }
-  const auto gone = std::erase_if(peers_, [&](const auto& entry) { return !core_.peers.healthy(entry.first); });
+  const auto gone = std::erase_if(peers_, [&](const auto& entry) {
+    const auto& peer = entry.second;
+    // A disk that does not come to an end must not keep this pass, and with it all others, from theirs.
+    const bool hangs =
+        pass_->aim == Aim::kSurrender && peer.syncs != 0 && now_ms - peer.syncs_from_ms > kSyncPatienceMs;
+    return hangs || !core_.peers.healthy(entry.first);
+  });
   if (gone > 0) pass_->not_given = true;  // they are compared with when they are back
   for (auto& [node, peer] : peers_) {
     if (peer.asked != 0 && peer.deadline_ms <= now_ms) {
       leave_over(node);
+      lacks_compared(node, peer);
       peer.asked = 0;
       peer.compared.clear();
     }
     if (peer.walk && peer.walk->asked != 0 && peer.walk->deadline_ms <= now_ms) {
       leave_over(node);
+      lacks(node, peer.walk->place);
       peer.walk.reset();
     }
   }
@@ -394,6 +430,7 @@ void AntiEntropy::step(NodeId node, Peer& peer, bool all_sums) {
     compare_page(node, walk);
     if (walk.asked != 0) return;
     leave_over(node);
+    lacks(node, walk.place);
     peer.walk.reset();
   }
 }
@@ -485,7 +522,7 @@ void AntiEntropy::exchange(NodeId node, Walk& walk) {
     walk.fetch.pop_front();
     fetch(node, walk, key);
   }
-  while (!walk.give.empty() && walk.under_way.size() < pacers_[node].window()) {
+  while (!walk.give.empty() && walk.under_way.size() < pacer_of(node, walk.place.first).window()) {
     if (rows) {
       give_rows(node, walk);
       continue;
@@ -499,6 +536,7 @@ void AntiEntropy::exchange(NodeId node, Walk& walk) {
 std::uint64_t AntiEntropy::begin_exchange(NodeId node, Walk& walk, Exchange exchange) {
   const auto id = core_.new_id();
   exchange.peer = node;
+  exchange.place = walk.place;
   exchange.sent_ms = core_.now.mono_ms;
   exchanges_.emplace(id, std::move(exchange));
   walk.under_way.insert(id);
@@ -540,7 +578,10 @@ void AntiEntropy::give_rows(NodeId node, Walk& walk) {
         key && (write.rows.empty() || (key->volume == write.volume && key->partition_key == write.partition_key));
     if (key && !fits) break;
     walk.give.pop_front();
-    if (!key) continue;
+    if (!key) {
+      lacks(node, walk.place);
+      continue;
+    }
     auto row = core_.row(*key);
     if (!row) cannot_give(node, walk.place, row.error());
     if (!row || row->empty()) continue;
@@ -557,7 +598,7 @@ void AntiEntropy::give_rows(NodeId node, Walk& walk) {
 
 void AntiEntropy::give_block(NodeId node, Walk& walk, const Bytes& key) {
   auto block_key = parse_block_key(key);
-  if (!block_key) return;
+  if (!block_key) return lacks(node, walk.place);
   auto bytes = core_.store.get_block(*block_key);
   if (!bytes) return cannot_give(node, walk.place, bytes.error());
   ++core_.counters.blocks_exchanged;
@@ -610,7 +651,13 @@ bool AntiEntropy::replied(std::uint64_t id, NodeId from, const ReadBlockReply& r
 
 void AntiEntropy::confirmed(std::uint64_t id, NodeId from) {
   const auto exchange = end_exchange(id, from);
-  if (exchange && exchange->gift) pacers_[from].confirmed(core_.now.mono_ms - exchange->sent_ms, core_.now.mono_ms);
+  if (!exchange || !exchange->gift) return;
+  pacer_of(from, exchange->place.first).confirmed(core_.now.mono_ms - exchange->sent_ms, core_.now.mono_ms);
+  if (auto* peer = peer_of(from); peer != nullptr && peer->walk) this->exchange(from, *peer->walk);
+}
+
+Pacer& AntiEntropy::pacer_of(NodeId node, ItemKind kind) {
+  return pacers_.try_emplace({node, kind}, kind == ItemKind::kRow ? kLeastRowGifts : 1).first->second;
 }
 
 void AntiEntropy::replied(std::uint64_t id, NodeId from, const SyncStoreReply& reply) {
@@ -626,16 +673,21 @@ void AntiEntropy::replied(std::uint64_t id, NodeId from, const SyncStoreReply& r
 }
 
 void AntiEntropy::refused(std::uint64_t id, NodeId from, const Error& error) {
-  if (const auto exchange = end_exchange(id, from)) leave_over(from, error, !exchange->only_theirs);
+  if (const auto exchange = end_exchange(id, from)) {
+    leave_over(from, error, !exchange->only_theirs);
+    lacks(from, exchange->place);
+  }
   auto* peer = peer_of(from);
   if (asked(peer, id)) {
     leave_over(from, error);
+    lacks_compared(from, *peer);
     peer->asked = 0;
     peer->compared.clear();
   }
   if (peer == nullptr) return;
   if (peer->walk && peer->walk->asked == id) {
     leave_over(from, error);
+    lacks(from, peer->walk->place);
     peer->walk.reset();
   }
   if (peer->syncs == id) {

@@ -97,6 +97,7 @@ class AntiEntropy {
     // Of a pass that only gives: what the peer's present start is called, as of the beginning and of the end.
     std::uint64_t syncs = 0;  // the id of the question
     std::int64_t syncs_until_ms = 0;
+    std::int64_t syncs_from_ms = 0;
     std::optional<Bytes> run, synced_in;
     bool done() const { return sums.empty() && asked == 0 && differing.empty() && !walk; }
   };
@@ -114,12 +115,14 @@ class AntiEntropy {
     bool not_given = false;      // something that one of them should have
     std::set<NodeId> left_over;  // who was healthy, and not compared to the end
     std::vector<Surrender::Confirmed> not_owned;
-    std::set<Place> unreadable;  // where something is damaged here
+    std::set<Place> unreadable;                     // where something is damaged here
+    std::set<std::pair<NodeId, Place>> not_had_by;  // places of which that one may lack something
     bool only_gives() const { return aim != Aim::kEqual; }
   };
   /// One fetch or gift.
   struct Exchange {
     NodeId peer{};
+    Place place;
     Bytes key;
     bool only_theirs = false;  // there is nothing here that they should have
     bool gift = false;
@@ -129,9 +132,12 @@ class AntiEntropy {
   void leave_over(NodeId node, bool lacks = true);
   void leave_over(NodeId node, const Error& error, bool lacks = true);
   void cannot_give(NodeId to, const Place& place, const Error& error);
+  void lacks(NodeId node, const Place& place);
+  void lacks_compared(NodeId node, const Peer& peer);
   void abandon_pass();
   bool may_give() const;
   bool may_surrender() const;
+  bool hints_go_out() const;
   std::optional<Aim> next_aim();
   std::int64_t some_interval_ms();
   bool joins() const;
@@ -141,6 +147,7 @@ class AntiEntropy {
   bool sync_all();
   bool is_sure_of(NodeId node) const;
   void surrender_what_others_have();
+  Pacer& pacer_of(NodeId node, ItemKind kind);
   void end_pass();
   bool asked(const Peer* peer, std::uint64_t id) const { return peer != nullptr && peer->asked == id; }
   Peer* peer_of(NodeId node);
@@ -167,12 +174,13 @@ class AntiEntropy {
   std::int64_t next_pass_ms_ = 0;
   std::int64_t next_periodic_ms_ = 0;
   std::int64_t next_surrender_ms_ = 0;
+  bool surrender_is_next_ = false;  // so that a host which always has something to compare surrenders too
   bool started_ = true;  // no pass has begun yet
   std::optional<LayoutId> to_give_, given_;
   std::optional<Obstacle> obstacle_;
   std::int64_t give_from_ms_ = 0;
   std::unordered_map<std::uint64_t, Exchange> exchanges_;
-  std::map<NodeId, Pacer> pacers_;  // of gifts
+  std::map<std::pair<NodeId, ItemKind>, Pacer> pacers_;  // of gifts
 };
 
 }  // namespace kinfs::cluster

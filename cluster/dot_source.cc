@@ -21,9 +21,12 @@ NodeMeta DotSource::start(const std::optional<NodeMeta>& stored, const NodeConfi
   meta_.boot += 1;
   const bool trusts_disk = config.bug == PlantedBug::kTrustOldDisk;
   next_ = std::max(trusts_disk ? 1 : least_at(wall_ms), saturated(meta_.counter_reserved));
+  next_ =
+      std::max(next_, meta_.counter_erased);  // which may be on the disk before a reservation that follows observe()
   const bool nothing_lost = stored && meta_.run == config.last_run && !config.last_run.empty();
   vouches_for_erased_ = config.bug == PlantedBug::kVouchForErasedDots;
   erased_before_ = meta_.counter_erased;
+  erased_in_before_ = meta_.erased_in;
   vouches_for_all_ = config.bug == PlantedBug::kVouchForLostDots;
   if (!nothing_lost) meta_.counter_floor = next_;
   if (vouches_for_all_) meta_.counter_floor = 0;
@@ -34,11 +37,27 @@ NodeMeta DotSource::start(const std::optional<NodeMeta>& stored, const NodeConfi
   return meta_;
 }
 
+NodeMeta DotSource::erases(std::uint16_t partition) {
+  erased_[partition] = meta_.counter_erased = next_;
+  meta_.erased_in.resize(kPartitions / 8);
+  auto& byte = meta_.erased_in[partition / 8];
+  byte = static_cast<char>(byte | 1 << partition % 8);
+  return meta_;
+}
+
+bool DotSource::erased_before(std::uint16_t partition) const {
+  return partition / 8u < erased_in_before_.size() && (erased_in_before_[partition / 8] >> partition % 8 & 1) != 0;
+}
+
 std::uint64_t DotSource::vouches_from(std::uint16_t partition, std::uint64_t last) const {
   auto floor = meta_.counter_floor;
   if (!vouches_for_erased_) {
     const auto erased = erased_.find(partition);
-    floor = std::max(floor, erased == erased_.end() ? erased_before_ : erased->second);
+    if (erased != erased_.end()) {
+      floor = std::max(floor, erased->second);
+    } else if (erased_before(partition)) {
+      floor = std::max(floor, erased_before_);
+    }
   }
   return floor == 0 ? last : std::max(last, floor - 1);
 }

@@ -43,10 +43,7 @@ class DotSource {
   /// what was made since may live elsewhere. No dot is made until that is on disk.
   bool observe(std::uint64_t counter);
   /// Rows of that partition are about to be erased: the record, to be saved together with that.
-  NodeMeta erases(std::uint16_t partition) {
-    erased_[partition] = meta_.counter_erased = next_;
-    return meta_;
-  }
+  NodeMeta erases(std::uint16_t partition);
   /// How far back a dot that is made now vouches for this node's earlier ones on the same row, of which `last` is the
   /// latest in the row's state here: not beyond the last start that may have lost some, nor the last time that this
   /// partition's rows were erased, which the owners have with dots that are forgotten here.
@@ -63,7 +60,10 @@ class DotSource {
  private:
   NodeMeta meta_;
   std::uint64_t next_ = 0;
-  std::uint64_t erased_before_ = 0;  // counter_erased of earlier starts: in which partitions is not known any more
+  bool erased_before(std::uint16_t partition) const;
+
+  std::uint64_t erased_before_ = 0;  // counter_erased of earlier starts,
+  Bytes erased_in_before_;           // and where
   std::unordered_map<std::uint16_t, std::uint64_t> erased_;
   std::uint64_t durable_ = 0;
   bool moved_ = false;            // the record is to be saved in any case

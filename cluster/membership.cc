@@ -180,8 +180,9 @@ std::optional<Error> Membership::objection_to_excuse(NodeId node, bool force) co
     return refused(name_of(node) + " answers: let it leave, and nothing that only it has is lost");
   }
   if (const auto others = core_.peers.reached_by(node); !others.empty()) {
-    return refused(name_of(node) + " does not answer this host, but " + name_of(others.front()) +
-                   " says that it answers there: it is not lost");
+    return refused(
+        name_of(node) + " does not answer this host, but " + name_of(others.front()) +
+        " says that it answers there: it is not lost; if it is of no use all the same, excuse it with --force");
   }
   if (2 * static_cast<std::size_t>(healthy) <= members.size()) {
     return refused("only " + std::to_string(healthy) + " of " + std::to_string(members.size()) +
@@ -213,6 +214,10 @@ void Membership::change(const Asker& asker, const ChangeMemberRequest& request) 
   }
   if (!goes && (request.weight == 0 || request.weight > kMaxWeight)) {
     return answer(Error{Errc::kInvalid, "a weight is a number from 1 to " + std::to_string(kMaxWeight)});
+  }
+  if (!goes && role.part != Role::Part::kMember) return answer(refused(name_of(*node) + " is leaving this cluster"));
+  if (!goes && role.weight == request.weight && role.zone == request.zone) {
+    return answer(Admitted{history().head().id.number, core_.peers.members_now()});
   }
   // Of what is waited for, it is the way out.
   error = request.change == Change::kExcuse ? objection_to_excuse(*node, request.force) : too_many();

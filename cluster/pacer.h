@@ -19,6 +19,9 @@ class Pacer {
  public:
   static constexpr std::int64_t kTargetMs = 3;
   static constexpr double kMost = 16;
+  /// `least`: are under way however long they take. One for what takes about equally long, else what is small makes all
+  /// that is larger look delayed.
+  explicit Pacer(double least = 1) : least_(least), window_(least) {}
   std::size_t window() const { return static_cast<std::size_t>(window_); }
   /// One was confirmed, that long after it was sent.
   void confirmed(std::int64_t took_ms, std::int64_t now_ms) {
@@ -30,14 +33,15 @@ class Pacer {
     const auto extra_ms = took_ms - std::min(least_ms_, last_least_ms_);
     const auto off = static_cast<double>(kTargetMs - extra_ms) / kTargetMs;
     // One more after each window that was not delayed; down with each that was: people wait.
-    window_ = std::clamp(window_ + (off > 0 ? off / window_ : std::max(off, -1.0)), 1.0, kMost);
+    window_ = std::clamp(window_ + (off > 0 ? off / window_ : std::max(off, -1.0)), least_, kMost);
   }
   /// One was not, in time.
-  void lost() { window_ = std::max(window_ / 2, 1.0); }
+  void lost() { window_ = std::max(window_ / 2, least_); }
 
  private:
   static constexpr std::int64_t kUnknown = std::numeric_limits<std::int64_t>::max();
-  double window_ = 1;
+  double least_;
+  double window_;
   std::int64_t minute_ms_ = 0;
   std::int64_t least_ms_ = kUnknown, last_least_ms_ = kUnknown;  // of this minute, and of the one before
 };

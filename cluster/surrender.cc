@@ -17,7 +17,7 @@ bool Surrender::still_holds() const {
 }
 
 void Surrender::tick() {
-  if (queue_.empty()) return;
+  if (queue_.empty() || syncs_) return;
   if (!still_holds()) return queue_.clear();
   auto& first = queue_.front();
   const bool as_confirmed = core_.changes(first.kind, first.partition) == first.changes;
@@ -47,8 +47,13 @@ void Surrender::erase(std::vector<Item> items) {
   core_.counters.rows_surrendered += batch.erase_rows.size();
   core_.counters.blocks_surrendered += batch.erase_blocks.size();
   const auto origin = core_.new_id();
-  core_.on_save_failure(origin, [this](const Error&) { queue_.clear(); });
+  core_.on_save_failure(origin, [this](const Error&) {
+    queue_.clear();
+    syncs_ = false;
+  });
   core_.save(origin, std::move(batch));
+  syncs_ = true;
+  core_.after_sync(origin, [this] { syncs_ = false; });
 }
 
 }  // namespace kinfs::cluster

@@ -2,7 +2,8 @@
 // owner's place and has handed over. Only what all owners have confirmed, by digests of all of it and on their disks
 // (AntiEntropy), goes; and of a partition that changed since it was compared, nothing more.
 //
-// Page by page: one in a tick.
+// Page by page, each after the one before is gone from the disk too: until then its space is not free, and a process
+// that dies would forget that it is to be.
 //
 // Threading: none.
 #pragma once
@@ -28,7 +29,7 @@ class Surrender {
   void begin(const LayoutId& head, const std::vector<Confirmed>& all);
   /// Before anything else of the tick has saved.
   void tick();
-  bool idle() const { return queue_.empty(); }
+  bool idle() const { return queue_.empty() && !syncs_; }
 
  private:
   /// Whether nothing has happened since that makes this node an owner, now or soon.
@@ -39,6 +40,7 @@ class Surrender {
   LayoutId head_;
   std::deque<Confirmed> queue_;
   Bytes after_;  // of the first of them: gone up to here
+  bool syncs_ = false;
 };
 
 }  // namespace kinfs::cluster

@@ -308,9 +308,9 @@ void BlockFiles::free(const BlockLocation& at) {
     const std::lock_guard lock(mutex_);
     freed_.add({at.segment, at.offset, at.offset + at.length});
     freed_bytes_ += at.length;
-    for (const auto& i : freed_.entries()) {
-      if (i.key == at.segment && i.after <= at.offset && i.last > at.offset) from = i.after, to = i.last;
-    }
+    const auto* around = freed_.find(at.segment, at.offset + at.length);
+    from = around->after;
+    to = around->last;
   }
   from = (from + kFsBlockBytes - 1) / kFsBlockBytes * kFsBlockBytes;
   to = to / kFsBlockBytes * kFsBlockBytes;

@@ -42,6 +42,10 @@ class IntervalSet {
     const auto it = reaching(i.key, i.last);
     return it != entries_.end() && it->key == i.key && i.after >= it->after;
   }
+  /// The interval that covers this number; null when none does.
+  const Interval<Key>* find(const Key& key, std::uint64_t number) const {
+    return covers(key, number) ? &*reaching(key, number) : nullptr;
+  }
   /// The greatest number seen of `key`; 0 when none.
   std::uint64_t last_of(const Key& key) const {
     const auto it = std::upper_bound(entries_.begin(), entries_.end(), key,

@@ -418,6 +418,7 @@ Bytes encode_meta(const NodeMeta& meta) {
   p.set_boot(meta.boot);
   p.set_counter_floor(meta.counter_floor);
   p.set_counter_erased(meta.counter_erased);
+  p.set_erased_in(meta.erased_in);
   p.set_run(meta.run);
   p.set_layout_number(meta.layout_number);
   for (const auto& m : meta.members) {
@@ -448,6 +449,7 @@ Result<NodeMeta> decode_meta(ByteView bytes) {
   meta.boot = p.boot();
   meta.counter_floor = p.counter_floor();
   meta.counter_erased = p.counter_erased();
+  meta.erased_in = p.erased_in();
   meta.run = std::move(*p.mutable_run());
   meta.layout_number = p.layout_number();
   for (auto& m : *p.mutable_member()) {

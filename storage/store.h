@@ -83,6 +83,7 @@ struct NodeMeta {
   std::vector<Member> members;         // none: they stand in the configuration
   Layouts layouts;
   std::uint64_t counter_erased = 0;  // what was erased here had no dot of this node at or above it
+  Bytes erased_in;                   // a bit for each partition, the lowest of each byte first; empty: in none
   bool operator==(const NodeMeta&) const = default;
 };
 

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <vector>
 
 #include "daemon/cli/leave.h"
 #include "daemon/cli/process.h"
@@ -14,28 +14,34 @@ namespace kinfs::daemon {
 namespace {
 
 void print_nodes(const Json& ring) {
-  fmt::print("{:<16} {:>6} {:<16} {:>8}\n", "HOST", "WEIGHT", "ZONE", "HOLDS");
+  fmt::print("{:<16} {:>6} {:<16} {:>8} {}\n", "HOST", "WEIGHT", "ZONE", "HOLDS", "ID");
   const auto partitions = ring.at("partitions").get<double>();
   for (const auto& h : ring.at("hosts")) {
     const auto zone = h.at("zone").get<std::string>();
-    fmt::print("{:<16} {:>6} {:<16} {:>6.1f} %\n", h.at("name").get<std::string>(), h.at("weight").get<int>(),
-               zone.empty() ? "-" : printable(zone), 100 * h.at("owned").get<double>() / partitions);
+    fmt::print("{:<16} {:>6} {:<16} {:>6.1f} % {}\n", h.at("name").get<std::string>(), h.at("weight").get<int>(),
+               zone.empty() ? "-" : printable(zone), 100 * h.at("owned").get<double>() / partitions,
+               h.at("id").get<std::string>());
   }
 }
 
 /// What it is to be asked for, with what is not named as it is; nullopt: nothing.
 Result<std::optional<cluster::ChangeMemberRequest>> request_of(const NodesOptions& options, const Json& ring) {
-  const auto& hosts = ring.at("hosts");
-  const auto host =
-      std::find_if(hosts.begin(), hosts.end(), [&](const Json& h) { return h.at("name") == options.host; });
-  if (host == hosts.end()) {
-    return fail(Errc::kNotFound, fmt::format("no host of this cluster is called {}", printable(options.host)));
+  std::vector<Json> called;
+  for (const auto& h : ring.at("hosts")) {
+    if (h.at("name") == options.host || h.at("id") == options.host) called.push_back(h);
   }
-  cluster::ChangeMemberRequest out{options.host, cluster::ChangeMemberRequest::Change::kShare, false,
-                                   host->at("weight").get<std::uint32_t>(), host->at("zone").get<std::string>()};
+  if (called.size() != 1) {
+    return fail(Errc::kNotFound, called.empty()
+                                     ? fmt::format("no host of this cluster is called {}", printable(options.host))
+                                     : fmt::format("{} hosts are called {}: name one by its id, see kinfs nodes",
+                                                   called.size(), printable(options.host)));
+  }
+  const auto& host = called.front();
+  cluster::ChangeMemberRequest out{host.at("id").get<std::string>(), cluster::ChangeMemberRequest::Change::kShare,
+                                   false, host.at("weight").get<std::uint32_t>(), host.at("zone").get<std::string>()};
   if (options.weight) out.weight = *options.weight;
   if (options.zone) out.zone = *options.zone;
-  if (out.weight == host->at("weight") && out.zone == host->at("zone")) return std::nullopt;
+  if (out.weight == host.at("weight") && out.zone == host.at("zone")) return std::nullopt;
   return out;
 }
 

@@ -244,7 +244,9 @@ TEST_F(MembersTest, WhoAnswersOthersIsNotExcused) {
     }
   };
   pass(Pong{false, {config.self, NodeId{2}}});
-  EXPECT_EQ(excuse(false), "host2 does not answer this host, but host3 says that it answers there: it is not lost");
+  EXPECT_EQ(excuse(false),
+            "host2 does not answer this host, but host3 says that it answers there: it is not lost; if "
+            "it is of no use all the same, excuse it with --force");
   const auto peers = node->peers();
   const auto two = std::find_if(peers.begin(), peers.end(), [](const auto& p) { return p.member.node == NodeId{2}; });
   EXPECT_TRUE(two->suspected);

@@ -53,6 +53,7 @@ class SurrenderTest : public CoreTest {
   }
   void answer(const Message& m) {
     if (std::holds_alternative<SyncStore>(m.body)) {
+      if (hangs) return;
       const auto asked = ++syncs_of[m.to];
       if (between_syncs && asked == 1) between_syncs();
       receive(m.to, m.id, SyncStoreReply{restarts ? "start " + std::to_string(asked) : "one start"});
@@ -68,13 +69,15 @@ class SurrenderTest : public CoreTest {
       for (const auto& [key, state] : write->rows) given.emplace(m.to, key);
       if (!refuses) return receive(m.to, m.id, WriteRowsReply{});
       receive(m.to, m.id, Refusal{Error{Errc::kNoSpace, "the disk is full"}});
+    } else if (std::holds_alternative<HandOver>(m.body)) {
+      receive(m.to, m.id, WriteRowsReply{});
     } else if (std::holds_alternative<WriteBlock>(m.body)) {
       receive(m.to, m.id, WriteBlockReply{});
     }
   }
 
   Bytes partition_key, file;
-  bool lacks = false, refuses = false, restarts = false;
+  bool lacks = false, refuses = false, restarts = false, hangs = false;
   std::function<void()> between_syncs;
   std::map<NodeId, int> syncs_of;
   std::set<std::pair<NodeId, Bytes>> given;
@@ -102,6 +105,23 @@ TEST_F(SurrenderTest, WhatAnOwnerRefusesStays) {
   play();
   EXPECT_EQ(given.size(), 2u);
   EXPECT_TRUE(is_here("old"));
+}
+
+// Of the rows alone: the block is another matter, whoever owns it.
+TEST_F(SurrenderTest, WhatAnOwnerRefusesKeepsNothingElse) {
+  lacks = refuses = true;
+  play();
+  EXPECT_TRUE(is_here("old"));
+  EXPECT_FALSE(block_is_here());
+}
+
+TEST_F(SurrenderTest, ADiskThatHangsKeepsNoPassFromItsEnd) {
+  hangs = true;
+  play();
+  EXPECT_TRUE(is_here("old"));
+  hangs = false;
+  play();
+  EXPECT_FALSE(is_here("old"));
 }
 
 TEST_F(SurrenderTest, AnOwnerThatStartedAnewMayHaveLostIt) {

@@ -59,6 +59,7 @@ TEST(RecordCodec, LayoutsKeepWhatTheySayAndNothingElseIsTakenForThem) {
   auto meta = kMeta;
   meta.layouts = two_layouts();
   meta.counter_erased = 77;
+  meta.erased_in = Bytes(128, '\5');
   EXPECT_EQ(decode_meta(encode_meta(meta)), meta);
   auto changed = two_layouts();
   changed.records[0].roles[NodeId{2}].part = Role::Part::kMember;
