@@ -11,6 +11,7 @@
 #include "cluster/put.h"
 #include "cluster/read.h"
 #include "cluster/replica.h"
+#include "cluster/scrub.h"
 #include "cluster/transition.h"
 #include "storage/record_codec.h"
 
@@ -38,6 +39,7 @@ class NodeImpl {
         blocks(core, replication),
         hints(core),
         anti_entropy(core),
+        scrub(core),
         membership(core, anti_entropy),
         transition(core, membership, anti_entropy, replication, reads, blocks),
         forwarder(core, [this](const Asker& asker, PutRequest r) { puts.put(asker, std::move(r)); }) {}
@@ -82,6 +84,7 @@ class NodeImpl {
   BlockCoordinator blocks;
   HintReplay hints;
   AntiEntropy anti_entropy;
+  Scrub scrub;
   Membership membership;
   Transition transition;
   Forwarder forwarder;
@@ -118,6 +121,7 @@ Result<void> NodeImpl::start() {
   core.peers.start(core.now);
   if (auto started = hints.start(); !started) return started;
   anti_entropy.start();
+  scrub.start();
   const auto origin = core.new_id();
   Batch batch;
   batch.meta = meta;
@@ -229,7 +233,7 @@ void NodeImpl::dispatch(Message& message) {
                  [&](WriteRowsReply&) { confirmed(id, from); },
                  [&](WriteBlockReply&) { confirmed(id, from); },
                  [&](ReadBlockReply& b) {
-                   if (!anti_entropy.replied(id, from, b)) blocks.replied(id, from, b);
+                   if (!anti_entropy.replied(id, from, b) && !scrub.replied(id, from, b)) blocks.replied(id, from, b);
                  },
                  [&](SyncBlocks& b) { replica.sync_blocks(message, b); },
                  [&](SyncStore&) { replica.sync_store(message); },
@@ -268,6 +272,7 @@ void NodeImpl::refused(std::uint64_t id, NodeId from, const Error& error) {
   blocks.refused(id, from);
   hints.refused(id, from);
   anti_entropy.refused(id, from, error);
+  scrub.refused(id, from);
   forwarder.refused(id, from);
 }
 
@@ -315,6 +320,7 @@ void NodeImpl::extend_reservation() {
 void NodeImpl::tick() {
   core.clock.next(core.now.wall_ms);
   anti_entropy.tick();
+  scrub.tick();
   for (const auto& probe : core.peers.tick(core.now, core.random)) {
     const auto id = core.new_id();
     Body body = Ping{};
@@ -398,6 +404,9 @@ const LayoutHistory& Node::layouts() const { return impl_->core.placement.histor
 bool Node::has_left() const { return impl_->membership.has_left(); }
 double Node::given() const { return impl_->anti_entropy.given(); }
 const std::optional<Obstacle>& Node::obstacle() const { return impl_->anti_entropy.obstacle(); }
+void Node::scrub() { impl_->scrub.hurry(); }
+double Node::scrubbed() const { return impl_->scrub.done(); }
+std::size_t Node::beyond_repair() const { return impl_->scrub.beyond_repair(); }
 bool Node::knows_members() const { return impl_->membership.known(); }
 
 bool Node::idle() const { return impl_->under_way() == 0 && impl_->hints.idle(); }

@@ -67,6 +67,7 @@ enum class PlantedBug : std::uint32_t {
   kKeepFromSuccessors,    // an owner that will be none takes what comes late, and hands it to nobody
   kVouchForErasedDots,    // a dot covers the earlier ones of a row that was erased here
   kSurrenderUnconfirmed,  // what a node does not own goes before its owners are known to have it
+  kScrubLooksAway,        // a damaged block is found, and left as it is
   kForwardTwice,          // a forwarded put that the network delivers again is carried out again
   kSameUnseen,            // a replica says that it has what the asker has, without having looked
   kTakeOverFirst,         // an owner that was away takes what is of one partition key, and confirms all of it
@@ -91,6 +92,7 @@ struct NodeConfig {
   std::uint32_t suspect_after_ms = 1000;        // silence, while being probed, after which a peer is suspected
   std::uint32_t hint_interval_ms = 5;           // between two batches of hints for one peer
   std::uint32_t compare_interval_ms = 600'000;  // about, between two passes of anti-entropy; 0: none
+  std::uint32_t scrub_interval_ms = 604'800'000;  // about, of one pass over all blocks; 0: none
   std::size_t max_under_way = 20'000;           // requests; more are refused with kBusy,
   std::size_t max_bytes_under_way = 96 << 20;   // and when they keep as much in memory
   std::size_t crowded_at = 1024;  // requests that wait for their answers, or half of the bytes; see crowded()
@@ -156,6 +158,7 @@ struct Counters {
   std::uint64_t compare_passes = 0;                        // of anti-entropy, ended
   std::uint64_t rows_exchanged = 0, blocks_exchanged = 0;  // by it: taken over, and sent
   std::uint64_t rows_surrendered = 0, blocks_surrendered = 0;  // not owned here, and now with all owners
+  std::uint64_t scrub_passes = 0, blocks_scrubbed = 0, blocks_damaged = 0, blocks_mended = 0;
   std::uint64_t unreadable = 0;                            // how often it met a row or block that is damaged here
 };
 
@@ -198,6 +201,12 @@ class Node {
   double given() const;
   /// And what keeps it from coming to its end; nullopt: nothing that is known of.
   const std::optional<Obstacle>& obstacle() const;
+  /// Has all blocks read now, as fast as that goes beside other work; and how much of the pass under way is done, 0
+  /// to 1.
+  void scrub();
+  double scrubbed() const;
+  /// Blocks that are damaged here, and that no other owner could give.
+  std::size_t beyond_repair() const;
   std::vector<Member> members() const;
   /// As it holds for the members that there are.
   Quorum quorum() const;

@@ -74,6 +74,12 @@ Json shown_host(const cluster::PeerView& peer, cluster::Time now, NameOf name_of
           {"hints", peer.hints}};
 }
 
+Json scrub_of(const cluster::Node& node) {
+  const auto& c = node.counters();
+  return {{"passes", c.scrub_passes},    {"done", node.scrubbed()},   {"blocks", c.blocks_scrubbed},
+          {"damaged", c.blocks_damaged}, {"mended", c.blocks_mended}, {"beyond_repair", node.beyond_repair()}};
+}
+
 /// The change of members that is under way: what it waits for, and whom.
 template <class NameOf>
 Json tasks_of(const cluster::Node& node, NameOf name_of) {
@@ -115,7 +121,7 @@ Result<IdentityPool::Lent> IdentityPool::lend(std::int64_t mono_ms) {
 
 void IdentityPool::give_back(std::uint32_t slot) { out_.erase(slot); }
 
-Admin::Admin(const Config& config, const cluster::Node& node, const Store& store, CutSwitch transport,
+Admin::Admin(const Config& config, cluster::Node& node, const Store& store, CutSwitch transport,
              const cluster::KeyPair& keys, std::uint64_t boot, std::function<FailedSaves()> failed_saves,
              Reception::Invite invite)
     : config_(config),
@@ -135,6 +141,7 @@ cluster::Answer Admin::answer(const cluster::AdminRequest& request) {
     if (c == "status") return status();
     if (c == "ring") return ring(request.arguments);
     if (c == "counters") return counters();
+    if (c == "scrub") return scrub();
     if (c == "cut") return set_cut(request.arguments);
     if (c == "heal") return set_cut({});
     if (c == cluster::kIntroductionCommand) return others();
@@ -190,7 +197,7 @@ Result<std::string> Admin::status() const {
   const bool knows = node_.knows_members();
   const bool is_member = knows && node_.layouts().is_member(self_);
   const Json out = {{"safe", is_member && !node_.layouts().changing() && all_well && hints == 0 && !full &&
-                                 c.dot_clashes == 0 && !saves_fail(saves, now.mono_ms)},
+                                 c.dot_clashes == 0 && node_.beyond_repair() == 0 && !saves_fail(saves, now.mono_ms)},
                     {"hosts", std::move(hosts)},
                     // Each hint is one row or block that an owner is known to lack.
                     {"under_replicated", hints},
@@ -223,22 +230,23 @@ Result<std::string> Admin::status() const {
                     {"rows_surrendered", c.rows_surrendered},
                     {"blocks_surrendered", c.blocks_surrendered},
                     {"unreadable", c.unreadable},
+                    {"scrub", scrub_of(node_)},
                     {"uptime_s", (now.mono_ms - started_ms_) / 1000}};
   return text_of(out);
 }
 
 Result<std::string> Admin::ring(const std::vector<std::string>& arguments) const {
   struct Share {
+    std::string name;
     std::uint64_t first = 0, owned = 0;
     std::uint32_t weight = 1;
     std::string zone;
   };
-  std::map<std::string, Share> shares;
-  std::unordered_map<std::uint64_t, std::string> names;
+  std::map<NodeId, Share> shares;
   const auto& roles = node_.layouts().head().roles;
   for (const auto& m : node_.members()) {
-    names[value_of(m.node)] = m.name;
-    auto& share = shares[m.name];
+    auto& share = shares[m.node];
+    share.name = m.name;
     const auto role = roles.find(m.node);
     if (role == roles.end()) continue;
     share.weight = role->second.weight;
@@ -247,15 +255,21 @@ Result<std::string> Admin::ring(const std::vector<std::string>& arguments) const
   for (std::uint32_t p = 0; p < kPartitions; ++p) {
     const auto owners = node_.owners(static_cast<std::uint16_t>(p));
     for (std::size_t i = 0; i < owners.size(); ++i) {
-      auto& share = shares[names[value_of(owners[i])]];
+      auto& share = shares[owners[i]];
       if (i == 0) ++share.first;
       ++share.owned;
     }
   }
   Json hosts = Json::array();
-  for (const auto& [name, s] : shares) {
-    hosts.push_back({{"name", name}, {"first", s.first}, {"owned", s.owned}, {"weight", s.weight}, {"zone", s.zone}});
+  for (const auto& [id, s] : shares) {
+    hosts.push_back({{"name", s.name},
+                     {"id", fmt::format("{:016x}", value_of(id))},
+                     {"first", s.first},
+                     {"owned", s.owned},
+                     {"weight", s.weight},
+                     {"zone", s.zone}});
   }
+  std::sort(hosts.begin(), hosts.end(), [](const Json& a, const Json& b) { return a["name"] < b["name"]; });
   Json out = {{"partitions", kPartitions},
               {"layout", {{"number", node_.layout().number}, {"hash", fmt::format("{:016x}", node_.layout().hash)}}},
               {"hosts", std::move(hosts)}};
@@ -271,7 +285,7 @@ Result<std::string> Admin::ring(const std::vector<std::string>& arguments) const
   if (!good) return fail(Errc::kInvalid, "ring takes the number of a volume and a key in hexadecimal");
   const auto partition = partition_of(VolumeId{volume}, key);
   Json owners = Json::array();
-  for (const auto node : node_.owners(partition)) owners.push_back(names[value_of(node)]);
+  for (const auto node : node_.owners(partition)) owners.push_back(name_of(node));
   out["key"] = {{"volume", volume}, {"partition", partition}, {"owners", std::move(owners)}};
   return text_of(out);
 }
@@ -324,6 +338,11 @@ Result<std::string> Admin::counters() const {
                       {"turned_away", others.turned_away}}},
                     {"daemon", {{"failed_saves", failed_saves_().all}}}};
   return text_of(out);
+}
+
+Result<std::string> Admin::scrub() {
+  node_.scrub();
+  return text_of(scrub_of(node_));
 }
 
 Result<std::string> Admin::set_cut(const std::vector<std::string>& names) {

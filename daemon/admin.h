@@ -77,7 +77,7 @@ struct CutSwitch {
 
 class Admin {
  public:
-  Admin(const Config& config, const cluster::Node& node, const Store& store, CutSwitch transport,
+  Admin(const Config& config, cluster::Node& node, const Store& store, CutSwitch transport,
         const cluster::KeyPair& keys, std::uint64_t boot, std::function<FailedSaves()> failed_saves,
         Reception::Invite invite);
 
@@ -88,6 +88,7 @@ class Admin {
   Result<std::string> status() const;
   Result<std::string> ring(const std::vector<std::string>& arguments) const;
   Result<std::string> counters() const;
+  Result<std::string> scrub();
   Result<std::string> set_cut(const std::vector<std::string>& names);
   std::string others() const;
   Result<std::string> invite(const std::vector<std::string>& arguments);
@@ -102,7 +103,7 @@ class Admin {
   std::string name_of(NodeId node) const;
 
   const Config& config_;
-  const cluster::Node& node_;
+  cluster::Node& node_;
   const Store& store_;
   CutSwitch transport_;
   NodeId self_;

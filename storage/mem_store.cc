@@ -171,6 +171,13 @@ Result<ItemPage> MemStore::items(ItemKind kind, std::uint16_t partition, ByteVie
   return page;
 }
 
+std::vector<BlockKey> MemStore::block_keys() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<BlockKey> out;
+  for (const auto& [key, bytes] : blocks_) out.push_back(key);
+  return out;
+}
+
 StoreUsage MemStore::usage() const {
   const std::lock_guard lock(mutex_);
   StoreUsage usage;

@@ -57,6 +57,7 @@ class MemStore : public Store {
   std::unique_ptr<MemStore> copy() const;
   /// Every write from now on fails with `error`, and changes nothing; nullopt: works again.
   void refuse_writes(std::optional<Error> error);
+  std::vector<BlockKey> block_keys() const;
   /// Changes a bit of a stored block. False: it is not here.
   bool damage_block(const BlockKey& key);
 

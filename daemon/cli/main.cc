@@ -12,6 +12,7 @@
 #include "daemon/cli/leave.h"
 #include "daemon/cli/mount.h"
 #include "daemon/cli/nodes.h"
+#include "daemon/cli/scrub.h"
 #include "daemon/cli/session.h"
 #include "daemon/cli/setup.h"
 #include "daemon/cli/status.h"
@@ -34,6 +35,7 @@ struct Words {
   JoinOptions join;
   LeaveOptions leave;
   NodesOptions nodes_of;
+  ScrubOptions scrub;
   std::string lab;
   std::string lab_host;
   std::vector<std::string> lab_hosts;
@@ -117,6 +119,8 @@ void add_views(CLI::App& app, Words& w, Run& run) {
   r->add_option("--volume", w.ring.volume, "the key's volume (kv)");
   r->add_flag("--json", w.ring.json, "one object");
   r->callback([&] { run = [&] { return ring(w.ring); }; });
+  auto* scrubs = app.add_subcommand("scrub", "read all blocks here now; exit 1 when one was damaged");
+  scrubs->callback([&] { run = [&] { return scrub(w.scrub); }; });
   auto* c = app.add_subcommand("conflicts", "names with more than one version; exit 1 when there are any");
   c->add_option("PATH", w.conflicts.path, "a file or folder in a mount; without it, all of volume home");
   c->add_flag("--json", w.conflicts.json, "one object a line: path, plain, siblings[{name, host, time, type, size}]");
@@ -192,7 +196,7 @@ int main_of(int argc, char** argv) {
     return kExitUsage;
   }
   words.kv.socket = words.status.socket = words.ring.socket = words.conflicts.socket = words.mount.socket =
-      words.invite.socket = words.leave.socket = words.nodes_of.socket = words.socket;
+      words.invite.socket = words.leave.socket = words.nodes_of.socket = words.scrub.socket = words.socket;
   const int code = run ? run() : kExitUsage;
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     complain("cannot write to standard output");

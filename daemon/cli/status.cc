@@ -102,6 +102,13 @@ void print_status(const Json& s) {
         "damaged data      {} times a row or block on {} could not be read; other hosts have it: look at the disk\n", n,
         self);
   }
+  if (const auto scrub = s.value("scrub", Json::object()); scrub.value("damaged", std::uint64_t{0}) != 0) {
+    fmt::print(
+        "damaged blocks    {} found on {} since it started, {} written anew from other hosts; {} that no host could "
+        "give: look at the disk\n",
+        scrub.value("damaged", std::uint64_t{0}), self, scrub.value("mended", std::uint64_t{0}),
+        scrub.value("beyond_repair", std::uint64_t{0}));
+  }
   fmt::print("\n{}\n", s.at("safe").get<bool>() ? "Everything is as it should be." : "This needs attention.");
 }
 

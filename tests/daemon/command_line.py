@@ -166,12 +166,15 @@ class CommandLine(DaemonTest):
         self.assertEqual([h["name"] for h in status["hosts"]], ["h1"])
         for field in ("safe", "hosts", "under_replicated", "hints", "conflicts", "tasks", "disk"):
             self.assertIn(field, status)
-        self.assertEqual(set(status["hosts"][0]), {"name", "address", "public_key", "state", "last_seen", "full"})
+        self.assertEqual(set(status["hosts"][0]), {"name", "address", "public_key", "state", "last_seen", "full",
+                                                      "reached_by"})
         self.assertTrue(status["safe"])
         self.says(self.kinfs(1, "status"), DONE, "h1 *", "up", "Everything is as it should be.")
         ring = json.loads(self.says(self.kinfs(1, "ring", "--json", "--key", "k"), DONE))
         self.assertEqual(ring["partitions"], 1024)
-        self.assertEqual(ring["hosts"], [{"name": "h1", "first": 1024, "owned": 1024}])
+        share = {"name": "h1", "first": 1024, "owned": 1024, "weight": 1, "zone": ""}
+        self.assertEqual(len(ring["hosts"]), 1)
+        self.assertEqual({name: ring["hosts"][0].get(name) for name in share}, share)
         self.assertEqual(ring["key"]["owners"], ["h1"])
         self.assertEqual(ring["key"]["name"], "k")
         self.says(self.kinfs(1, "ring", "--key", "k"), DONE, "1024", "owners h1")

@@ -125,6 +125,39 @@ class PowerCut(LabTest):
         for host in (1, 3):
             self.lab.lab("start", host)
 
+    def test_a_flipped_bit_is_found_and_mended(self):
+        content = random.Random(2).randbytes(2 << 20)
+        write(self.path(1, "f"), content)
+        wait_until(lambda: self.flip_in(content[300_000:300_100]), 30, "host 2 has the file's blocks")
+        env = {**os.environ, "KINFS_SOCKET": self.lab.state("host2", "kinfsd.sock")}
+        found = e2e.kinfs("scrub", env=env, timeout=60)
+        self.assertEqual((found.returncode, found.stdout.decode().split(";")[1].strip()),
+                         (1, "1 were damaged, and 1 of them are written anew from other hosts"))
+        self.assertEqual(self.lab.status(2)["scrub"]["beyond_repair"], 0)
+        self.assertIn(b"1 found on host2", e2e.kinfs("status", env=env).stdout)
+        self.assertTrue(self.flip_in(content[1_300_000:1_300_100]))
+        self.assertEqual(read(self.path(2, "f")), content)  # what is damaged is not served
+        e2e.kinfs("scrub", env=env, timeout=60)
+        again = e2e.kinfs("scrub", env=env, timeout=60)
+        self.assertEqual(again.returncode, 0, again.stdout)
+        for host in (1, 3):
+            self.lab.lab("kill", host)
+        self.assertEqual(read(self.path(2, "f")), content)
+        for host in (1, 3):
+            self.lab.lab("start", host)
+
+    def flip_in(self, some):
+        """A bit of what host 2 has stored; False when it has not got it yet."""
+        for name in glob.glob(self.lab.state("host2", "data", "blocks", "*.blocks")):
+            at = read(name).find(some)
+            if at < 0:
+                continue
+            with open(name, "r+b") as file:
+                file.seek(at)
+                file.write(bytes([some[0] ^ 1]))
+            return True
+        return False
+
     def stored_by_all(self):
         stored = {self.lab.status(host)["disk"]["block_bytes"] for host in self.lab.each()}
         return stored.pop() if len(stored) == 1 and min(stored) > 8 << 20 else None

@@ -202,7 +202,7 @@ void History::acknowledged_block(const BlockKey& key, bool sync, bool degraded) 
     if (!owns(h, key) && !(degraded && world_.store(h).hinted(key, sync))) continue;
     if (sync ? world_.store(h).synced(key) : world_.store(h).get_block(key).has_value()) b.holders.insert(h);
   }
-  check_confirmed(b, b.holders, key.volume, block_partition_key(key), "a block");
+  if (!b.damaged) check_confirmed(b, b.holders, key.volume, block_partition_key(key), "a block");
 }
 
 void History::synced_block(const BlockKey& key) {
@@ -214,7 +214,7 @@ void History::synced_block(const BlockKey& key) {
   for (std::size_t h = 0; h < world_.hosts(); ++h) {
     if (owns(h, key) && world_.store(h).synced(key)) b.holders.insert(h);
   }
-  check_confirmed(b, b.holders, key.volume, block_partition_key(key), "a block");
+  if (!b.damaged) check_confirmed(b, b.holders, key.volume, block_partition_key(key), "a block");
 }
 
 void History::read_block(const BlockKey& key, const SharedBytes& bytes) {
@@ -356,6 +356,12 @@ void History::lost_disk(std::size_t host) {
   last_disk_loss_us_ = last_loss_us_ = world_.now_us();
   for (auto& w : writes_) w.lose_disk(host, owns(host, w));
   for (auto& [key, b] : blocks_) b.lose_disk(host, owns(host, key));
+}
+
+void History::lost_block(std::size_t host, const BlockKey& key) {
+  auto& b = blocks_[key];
+  b.damaged = true;
+  b.lose_disk(host, owns(host, key));
 }
 
 void History::reads_by(std::size_t reader, const LayoutRecord& layout) {

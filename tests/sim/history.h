@@ -76,6 +76,7 @@ class History : public World::Observer {
   void saved(std::size_t host, const Batch& batch) override;
   void lost_tail(std::size_t host) override;
   void lost_disk(std::size_t host) override;
+  void lost_block(std::size_t host, const BlockKey& key) override;
   void reads_by(std::size_t reader, const LayoutRecord& layout) override;
   void reads_by_dropped(std::size_t reader, const LayoutRecord& layout) override;
 
@@ -116,6 +117,7 @@ class History : public World::Observer {
     Hlc hlc;  // once it is known
   };
   struct Block : Kept {
+    bool damaged = false;  // somewhere, once: who confirms that it is there may not have looked
     SharedBytes bytes;
   };
   bool owns(std::size_t host, const Write& w) const;

@@ -44,6 +44,7 @@ const std::map<std::string, PlantedBug> kBugs{
     {"read-before-synced", PlantedBug::kReadBeforeSynced},
     {"drop-before-read", PlantedBug::kDropBeforeRead},
     {"vouch-for-erased-dots", PlantedBug::kVouchForErasedDots},
+    {"scrub-looks-away", PlantedBug::kScrubLooksAway},
     {"surrender-unconfirmed", PlantedBug::kSurrenderUnconfirmed},
     {"keep-from-successors", PlantedBug::kKeepFromSuccessors},
     {"forward-twice", PlantedBug::kForwardTwice},

@@ -27,6 +27,7 @@ void add(cluster::Counters& sum, const cluster::Counters& c) {
   sum.dot_clashes += c.dot_clashes, sum.refused += c.refused;
   sum.compare_passes += c.compare_passes, sum.rows_exchanged += c.rows_exchanged;
   sum.blocks_exchanged += c.blocks_exchanged;
+  sum.scrub_passes += c.scrub_passes, sum.blocks_mended += c.blocks_mended;
   sum.rows_surrendered += c.rows_surrendered, sum.blocks_surrendered += c.blocks_surrendered;
 }
 
@@ -442,6 +443,7 @@ cluster::NodeConfig World::config_of(std::size_t host) const {
   config.seeds = {node_id(0)};
   config.quorum = options_.quorum;
   config.compare_interval_ms = options_.compare_interval_ms;
+  config.scrub_interval_ms = options_.bit_flips ? 2000 : 0;
   config.bug = options_.bug;
   return config;
 }
@@ -459,6 +461,17 @@ void World::fill_disk(std::size_t host, bool full) {
   if (full) ++faults.full_disks;
   if (tracing()) trace(fmt::format("host{}: the disk is {}", host + 1, full ? "full" : "no longer full"));
   hosts_[host].full = full;
+}
+
+void World::flip_a_bit(std::size_t host) {
+  auto& store = *hosts_[host].store;
+  const auto keys = store.block_keys();
+  if (keys.empty()) return;
+  const auto& key = keys[static_cast<std::size_t>(between(0, std::ssize(keys) - 1))];
+  if (!store.damage_block(key)) return;
+  ++faults.bit_flips;
+  if (tracing()) trace(fmt::format("host{}: a bit of a block is flipped", host + 1));
+  if (observer_ != nullptr) observer_->lost_block(host, key);
 }
 
 void World::back_up(std::size_t host) {

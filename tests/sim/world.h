@@ -38,13 +38,14 @@ struct WorldOptions {
   bool disk_faults = false;               // disks are emptied, and restored from backups
   std::uint32_t compare_interval_ms = 0;  // of anti-entropy; 0: none
   bool joins = false;                     // host1 is alone at first; others join, and leave
+  bool bit_flips = false;                 // in stored blocks
   bool trace = false;
 };
 
 /// What was done to the cluster; printed as a run's census.
 struct Faults {
   std::uint64_t cuts = 0, one_way_cuts = 0, crashes = 0, power_cuts = 0, power_cuts_that_lost = 0, pauses = 0,
-                full_disks = 0, clock_jumps = 0, emptied_disks = 0, restored_disks = 0, lost_hosts = 0,
+                full_disks = 0, clock_jumps = 0, emptied_disks = 0, restored_disks = 0, lost_hosts = 0, bit_flips = 0,
                 lost_messages = 0, repeated_messages = 0, late_messages = 0;
   /// Events, messages apart.
   std::uint64_t events() const {
@@ -62,6 +63,8 @@ class World {
     virtual void lost_tail(std::size_t host) = 0;
     /// What was synced is gone too: the disk is empty, or as it was some time ago.
     virtual void lost_disk(std::size_t host) = 0;
+    /// This one is damaged there.
+    virtual void lost_block(std::size_t host, const BlockKey& key) = 0;
     /// Some host is the first that has dropped a layout, and `reader`, for which it has to wait, goes by this one then.
     virtual void reads_by(std::size_t reader, const LayoutRecord& layout) = 0;
     /// And this one it has dropped.
@@ -150,6 +153,9 @@ class World {
   void pause(std::size_t host, bool paused);
   void fill_disk(std::size_t host, bool full);
   bool disk_faults() const { return options_.disk_faults; }
+  bool bit_flips() const { return options_.bit_flips; }
+  /// In one of its blocks, if it has any.
+  void flip_a_bit(std::size_t host);
   bool compares() const { return options_.compare_interval_ms != 0; }
   /// Keeps a copy of the disk, for restore_disk().
   void back_up(std::size_t host);

@@ -1,0 +1,56 @@
+#include "daemon/cli/scrub.h"
+
+#include <fmt/format.h>
+
+#include "daemon/cli/process.h"
+#include "daemon/cli/session.h"
+
+namespace kinfs::daemon {
+namespace {
+
+constexpr int kLookMs = 200;
+
+std::uint64_t count_of(const Json& scrub, const char* what) { return scrub.at(what).get<std::uint64_t>(); }
+
+/// As it is when a pass has ended that began after `before`.
+Result<Json> follow(const std::string& socket, const Json& before) {
+  // One that was under way may have read already what is damaged now.
+  const auto enough = count_of(before, "passes") + (before.at("done").get<double>() > 0 ? 2 : 1);
+  for (std::string said;;) {
+    auto session = Session::open(socket);
+    auto status = session ? session->admin("status") : Result<Json>(tl::unexpected(session.error()));
+    if (!status) return pass(std::move(status));
+    const auto& now = status->at("scrub");
+    if (count_of(now, "passes") >= enough) return now;
+    if (count_of(now, "passes") + 1 < enough) (void)session->admin("scrub");  // the next one is not to wait
+    auto words = fmt::format("{:.0f} % of all blocks are read", 100 * now.at("done").get<double>());
+    if (words != said) complain(words);
+    said = std::move(words);
+    detail::pause_ms(kLookMs);
+  }
+}
+
+}  // namespace
+
+int scrub(const ScrubOptions& options) {
+  const auto socket = socket_path_of(options.socket);
+  auto session = Session::open(socket);
+  if (!session) return give_up(session.error());
+  auto before = session->admin("scrub");
+  if (!before) return give_up(before.error());
+  try {
+    auto after = follow(socket, *before);
+    if (!after) return give_up(after.error());
+    const auto since = [&](const char* what) { return count_of(*after, what) - count_of(*before, what); };
+    const auto lost = count_of(*after, "beyond_repair");
+    fmt::print("{} blocks were read; {} were damaged, and {} of them are written anew from other hosts\n",
+               since("blocks"), since("damaged"), since("mended"));
+    if (lost != 0) fmt::print("{} are damaged that no other host could give: see kinfs status\n", lost);
+    return since("damaged") == 0 && lost == 0 ? kExitDone : kExitAttention;
+  } catch (const Json::exception& e) {
+    return give_up(
+        {Errc::kInternal, fmt::format("the daemon's answer cannot be read ({}); is it as new as kinfs?", e.what())});
+  }
+}
+
+}  // namespace kinfs::daemon
