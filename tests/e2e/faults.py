@@ -125,6 +125,15 @@ class PowerCut(LabTest):
         for host in (1, 3):
             self.lab.lab("start", host)
 
+    def stored_by_all(self):
+        stored = {self.lab.status(host)["disk"]["block_bytes"] for host in self.lab.each()}
+        return stored.pop() if len(stored) == 1 and min(stored) > 8 << 20 else None
+
+    def log(self):
+        return read(self.lab.state("host2", "kinfsd.log")).decode()
+
+
+class FlippedBit(LabTest):
     def test_a_flipped_bit_is_found_and_mended(self):
         content = random.Random(2).randbytes(2 << 20)
         write(self.path(1, "f"), content)
@@ -157,13 +166,6 @@ class PowerCut(LabTest):
                 file.write(bytes([some[0] ^ 1]))
             return True
         return False
-
-    def stored_by_all(self):
-        stored = {self.lab.status(host)["disk"]["block_bytes"] for host in self.lab.each()}
-        return stored.pop() if len(stored) == 1 and min(stored) > 8 << 20 else None
-
-    def log(self):
-        return read(self.lab.state("host2", "kinfsd.log")).decode()
 
 
 if __name__ == "__main__":
