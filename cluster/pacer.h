@@ -2,7 +2,8 @@
 //
 // By the extra delay, as in LEDBAT (RFC 6817, section 2.4): what is sent takes longer than it does at best when it, or
 // something else, queues at the peer, at its disk, or on the way. Up to kTargetMs of that the window grows, beyond it
-// shrinks: in a quiet cluster until it fills what there is, beside other work to one at a time.
+// shrinks, beside other work to the least. What a window itself makes wait counts as delay too, so that it stays small
+// where one gift takes long.
 //
 // Threading: none.
 #pragma once

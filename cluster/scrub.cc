@@ -114,8 +114,10 @@ bool Scrub::replied(std::uint64_t id, NodeId from, const ReadBlockReply& reply) 
   mending_.reset();
   beyond_repair_.erase(key);
   ++core_.counters.blocks_mended;
+  const auto origin = core_.new_id();
+  core_.on_save_failure(origin, [this](const Error&) { --core_.counters.blocks_mended; });  // for the next pass
   // Over what is there: the store compares that with the hash first.
-  core_.save_block(core_.new_id(), key, reply.bytes);
+  core_.save_block(origin, key, reply.bytes);
   return true;
 }
 

@@ -12,8 +12,6 @@
 namespace kinfs::daemon {
 namespace {
 
-constexpr int kLookMs = 200;
-
 /// Where a volume is mounted on this machine through this daemon first.
 std::vector<std::string> mounted_by(const std::string& socket) {
   std::vector<std::string> out;
@@ -41,16 +39,9 @@ std::string left_to_do(const Json& status, bool self_leaves) {
 }  // namespace
 
 Result<void> follow_change(const std::string& socket, bool self_leaves) {
-  for (std::string said;;) {
-    auto session = Session::open(socket);
-    auto status = session ? session->admin("status") : Result<Json>(tl::unexpected(session.error()));
-    if (!status) return pass(std::move(status));
-    const auto words = left_to_do(*status, self_leaves);
-    if (words.empty()) return {};
-    if (words != said) complain(words);
-    said = words;
-    detail::pause_ms(kLookMs);
-  }
+  auto done = follow_status(socket, [&](const Json& status, Session&) { return left_to_do(status, self_leaves); });
+  if (!done) return pass(std::move(done));
+  return {};
 }
 
 int leave(const LeaveOptions& options) {

@@ -2,13 +2,11 @@
 
 #include <fmt/format.h>
 
-#include "daemon/cli/process.h"
 #include "daemon/cli/session.h"
+#include "daemon/cli/status.h"
 
 namespace kinfs::daemon {
 namespace {
-
-constexpr int kLookMs = 200;
 
 std::uint64_t count_of(const Json& scrub, const char* what) { return scrub.at(what).get<std::uint64_t>(); }
 
@@ -16,18 +14,20 @@ std::uint64_t count_of(const Json& scrub, const char* what) { return scrub.at(wh
 Result<Json> follow(const std::string& socket, const Json& before) {
   // One that was under way may have read already what is damaged now.
   const auto enough = count_of(before, "passes") + (before.at("done").get<double>() > 0 ? 2 : 1);
-  for (std::string said;;) {
-    auto session = Session::open(socket);
-    auto status = session ? session->admin("status") : Result<Json>(tl::unexpected(session.error()));
-    if (!status) return pass(std::move(status));
-    const auto& now = status->at("scrub");
-    if (count_of(now, "passes") >= enough) return now;
-    if (count_of(now, "passes") + 1 < enough) (void)session->admin("scrub");  // the next one is not to wait
-    auto words = fmt::format("{:.0f} % of all blocks are read", 100 * now.at("done").get<double>());
-    if (words != said) complain(words);
-    said = std::move(words);
-    detail::pause_ms(kLookMs);
+  const auto is_of_another_start = [&](const Json& now) {
+    return count_of(now, "passes") < count_of(before, "passes") || count_of(now, "blocks") < count_of(before, "blocks");
+  };
+  auto status = follow_status(socket, [&](const Json& status, Session& session) {
+    const auto& now = status.at("scrub");
+    if (is_of_another_start(now) || count_of(now, "passes") >= enough) return std::string();
+    (void)session.admin("scrub");  // the next pass is not to wait, nor one after a start that nobody saw
+    return fmt::format("{:.0f} % of all blocks are read", 100 * now.at("done").get<double>());
+  });
+  if (!status) return status;
+  if (is_of_another_start(status->at("scrub"))) {
+    return fail(Errc::kUnavailable, "kinfsd was started anew meanwhile: give kinfs scrub again");
   }
+  return status->at("scrub");
 }
 
 }  // namespace

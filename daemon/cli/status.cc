@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "daemon/cli/context_token.h"
+#include "daemon/cli/process.h"
 #include "daemon/cli/session.h"
 #include "daemon/config.h"
 #include "storage/bytes.h"
@@ -118,6 +119,20 @@ std::string obstacle_of(const Json& task) {
   if (!task.contains("obstacle")) return "";
   const auto& obstacle = task.at("obstacle");
   return fmt::format("{} says: {}", printable(text_at(obstacle, "host")), printable(text_at(obstacle, "error")));
+}
+
+Result<Json> follow_status(const std::string& socket, const std::function<std::string(const Json&, Session&)>& left) {
+  constexpr int kLookMs = 200;
+  for (std::string said;;) {
+    auto session = Session::open(socket);
+    auto status = session ? session->admin("status") : Result<Json>(tl::unexpected(session.error()));
+    if (!status) return status;
+    auto words = left(*status, *session);
+    if (words.empty()) return status;
+    if (words != said) complain(words);
+    said = std::move(words);
+    detail::pause_ms(kLookMs);
+  }
 }
 
 int status(const StatusOptions& options) {

@@ -73,6 +73,11 @@ class CoreTest : public testing::Test {
             node->save_failed(effect.origin, done.error(), now);
           }
         } else if (const auto* block = std::get_if<SaveBlock>(&effect.what)) {
+          if (disk.full) {
+            failed.insert(effect.origin);
+            node->save_failed(effect.origin, {Errc::kNoSpace, "as the test says"}, now);
+            continue;
+          }
           ASSERT_TRUE(disk.put_block(block->key, block->bytes));
         } else if (const auto* sync = std::get_if<Sync>(&effect.what)) {
           if (syncs) node->synced(sync->token, now);

@@ -37,6 +37,21 @@ TEST_F(ScrubTest, WhatIsDamagedIsWrittenAnew) {
   EXPECT_FALSE(asks());
 }
 
+TEST_F(ScrubTest, WhatCouldNotBeWrittenIsNotMended) {
+  ASSERT_TRUE(disk.damage_block(key_of("two")));
+  auto asked = asks();
+  ASSERT_TRUE(asked);
+  disk.full = true;
+  receive(asked->to, asked->id, ReadBlockReply{share("two")});
+  EXPECT_EQ(node->counters().blocks_mended, 0u);
+  disk.full = false;
+  asked = asks();
+  ASSERT_TRUE(asked);
+  receive(asked->to, asked->id, ReadBlockReply{share("two")});
+  EXPECT_EQ(node->counters().blocks_mended, 1u);
+  EXPECT_TRUE(disk.get_block(key_of("two")));
+}
+
 TEST_F(ScrubTest, WhoHasOtherBytesOrNoneIsNotBelieved) {
   ASSERT_TRUE(disk.damage_block(key_of("two")));
   auto asked = asks();
