@@ -90,10 +90,10 @@ class Growing(Joining):
             return not runs.is_alive() and not tasks
         wait_until(done, 3600, lambda: by.run("kinfs", "status").stdout.decode())
         runs.join()
+        took = time.monotonic() - start
+        self.work_on(1)  # however short it was, and however slow that is
         self.work.phase = "after " + phase
         self.assertEqual(self.work.failed, [])
-        self.assertIn(phase, self.work.took_ms)
-        took = time.monotonic() - start
         print(f"{phase}: {took:.1f} s; status said: {list(dict.fromkeys(shown))[:20]}", file=sys.stderr)
 
     def test_join_and_leave_under_load(self):
