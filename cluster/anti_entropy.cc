@@ -255,6 +255,7 @@ void AntiEntropy::end_pass() {
       give_from_ms_ = now_ms + kAgainMs;
       break;
     case Aim::kSurrender:
+      horizon_.look_ended(!pass_->holds && core_.placement.head().id() == pass_->head);
       surrender_what_others_have();
       surrender_is_next_ = false;
       // What was lost on the way, or refused for a moment, goes soon.
@@ -270,6 +271,7 @@ void AntiEntropy::begin_pass(Aim aim) {
   pass_.emplace();
   pass_->aim = aim;
   pass_->head = core_.placement.head().id();
+  if (aim == Aim::kSurrender) horizon_.look_begins();
   if (pass_->only_gives()) {
     for (const auto node : core_.placement.head().preference(0)) {
       if (node != core_.config.self && core_.peers.healthy(node)) pass_->with.insert(node);
@@ -337,9 +339,9 @@ void AntiEntropy::advance_pass() {
     if (const auto* known = sums_.find(kind, partition)) {
       sum = *known;
     } else {
-      const auto looked = sums_.advance(kind, partition);
+      const auto looked = sums_.advance(kind, partition, look_);
       if (!looked) {  // the disk cannot be read: nothing to compare with
-        pass.not_given = true;
+        pass.not_given = pass.holds = true;
         if (pass.aim == Aim::kGiveAll) obstacle_ = Obstacle{core_.config.self, looked.error()};
         continue;
       }
@@ -349,6 +351,7 @@ void AntiEntropy::advance_pass() {
     }
     if (sum->items == 0 && !pass.with_empty) continue;
     if (pass.aim == Aim::kSurrender) {
+      pass.holds |= kind == ItemKind::kRow;
       if (sums_.find(kind, partition) == nullptr) continue;  // it changed meanwhile
       pass.not_owned.push_back({kind, partition, core_.changes(kind, partition)});
     }
@@ -618,7 +621,10 @@ bool AntiEntropy::replied(std::uint64_t id, NodeId from, const ReadRowReply& rep
     return true;
   }
   core_.observe(reply.row);
-  Row merged = core_.bug(PlantedBug::kAdoptPeersRow) ? reply.row : merge(*stored, reply.row);
+  const auto floor = core_.floor(exchange->place.second);
+  Row merged = core_.bug(PlantedBug::kAdoptPeersRow)
+                   ? reply.row
+                   : merge(FlooredRow{*stored, floor}, FlooredRow{reply.row, reply.floor});
   if (merged != *stored) {
     ++core_.counters.rows_exchanged;
     if (has_dot_clash(merged)) ++core_.counters.dot_clashes;

@@ -33,6 +33,7 @@
 #include <vector>
 
 #include "cluster/core.h"
+#include "cluster/horizon.h"
 #include "cluster/pacer.h"
 #include "cluster/partition_sums.h"
 #include "cluster/surrender.h"
@@ -41,7 +42,8 @@ namespace kinfs::cluster {
 
 class AntiEntropy {
  public:
-  explicit AntiEntropy(Core& core) : core_(core), sums_(core), surrender_(core) {}
+  AntiEntropy(Core& core, PartitionSums& sums, Horizon& horizon)
+      : core_(core), sums_(sums), horizon_(horizon), surrender_(core) {}
   void start();
   /// Before anything else of the tick has saved.
   void tick();
@@ -113,6 +115,7 @@ class AntiEntropy {
     std::size_t next = 0;  // of all places, in order
     bool with_empty = false;
     bool not_given = false;      // something that one of them should have
+    bool holds = false;          // there is a row that this node does not own, or may be
     std::set<NodeId> left_over;  // who was healthy, and not compared to the end
     std::vector<Surrender::Confirmed> not_owned;
     std::set<Place> unreadable;                     // where something is damaged here
@@ -166,7 +169,9 @@ class AntiEntropy {
   std::optional<Exchange> end_exchange(std::uint64_t id, NodeId from);
 
   Core& core_;
-  PartitionSums sums_;
+  PartitionSums& sums_;
+  PartitionSums::Look look_;
+  Horizon& horizon_;
   Surrender surrender_;
   std::map<NodeId, Peer> peers_;  // of the pass
   std::optional<Pass> pass_;

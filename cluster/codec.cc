@@ -178,24 +178,21 @@ class Decoder {
         return pong(in.pong());
       case wire::NodeHeader::kGossip:
         return Gossip{members(*in.mutable_gossip()->mutable_members()), in.gossip().reply(),
-                      layouts(in.gossip().layouts())};
+                      layouts(in.gossip().layouts()), horizons(in.gossip())};
       case wire::NodeHeader::kReadRow: {
         auto& read = *in.mutable_read_row();
         return ReadRow{{VolumeId{read.volume()}, key(read.mutable_partition_key()), key(read.mutable_sort_key())},
                        known(read.known())};
       }
       case wire::NodeHeader::kReadRowReply:
-        return ReadRowReply{row(in.read_row_reply().row()), stat(in.read_row_reply().stat()),
-                            in.read_row_reply().same()};
+        return read_row_reply(in.read_row_reply());
       case wire::NodeHeader::kReadPage: {
         auto& read = *in.mutable_read_page();
         return ReadPage{VolumeId{read.volume()}, key(read.mutable_partition_key()), key(read.mutable_from()),
                         limit(read.limit()), known(read.known())};
       }
-      case wire::NodeHeader::kReadPageReply: {
-        auto& page = *in.mutable_read_page_reply();
-        return ReadPageReply{{rows(*page.mutable_rows(), true), page.complete()}, stat(page.stat()), page.same()};
-      }
+      case wire::NodeHeader::kReadPageReply:
+        return read_page_reply(*in.mutable_read_page_reply());
       case wire::NodeHeader::kWriteRows:
         return write_rows(*in.mutable_write_rows());
       case wire::NodeHeader::kWriteRowsReply:
@@ -234,6 +231,8 @@ class Decoder {
         return SyncStore{};
       case wire::NodeHeader::kSyncStoreReply:
         return SyncStoreReply{bounded(in.mutable_sync_store_reply()->mutable_run(), kMaxNameBytes, "a start's name")};
+      case wire::NodeHeader::kReap:
+        return reap(*in.mutable_reap());
       case wire::NodeHeader::BODY_NOT_SET:
         break;
     }
@@ -274,6 +273,13 @@ class Decoder {
     return std::move(*in);
   }
   Bytes key(std::string* in) { return bounded(in, kMaxKeyBytes, "a key"); }
+
+  ReadRowReply read_row_reply(const wire::ReadRowReply& in) {
+    return {row(in.row()), stat(in.stat()), in.same(), Hlc{in.floor()}};
+  }
+  ReadPageReply read_page_reply(wire::ReadPageReply& in) {
+    return {{rows(*in.mutable_rows(), true), in.complete()}, stat(in.stat()), in.same(), Hlc{in.floor()}};
+  }
 
   Pong pong(const wire::Pong& in) {
     require(in.reaches_size() <= static_cast<int>(kMaxReached), "{} hosts that are reached; at most {} are allowed",
@@ -522,14 +528,33 @@ class Decoder {
     return out;
   }
 
-  CompareItemsReply compare_items_reply(wire::CompareItemsReply& in) {
-    CompareItemsReply out{indexes(in.differing(), kMaxBuckets), {}, in.all()};
-    length(in.items_size(), kMaxItems, "items");
-    for (auto& item : *in.mutable_items()) {
+  template <class List>
+  std::vector<Item> items(List& in) {
+    std::vector<Item> out;
+    length(in.size(), kMaxItems, "items");
+    for (auto& item : in) {
       if (error_) break;
-      require(out.items.empty() || out.items.back().key < item.key(), "items that are not ascending");
-      out.items.push_back({item_key(item.mutable_key()), digest(item.digest())});
+      require(out.empty() || out.back().key < item.key(), "items that are not ascending");
+      out.push_back({item_key(item.mutable_key()), digest(item.digest())});
     }
+    return out;
+  }
+
+  Reap reap(wire::Reap& in) {
+    return {partition(in.partition()), bounded(in.mutable_run(), kMaxNameBytes, "a start's name"), Hlc{in.floor()},
+            items(*in.mutable_items())};
+  }
+
+  std::vector<std::pair<NodeId, Hlc>> horizons(const wire::Gossip& in) {
+    std::vector<std::pair<NodeId, Hlc>> out;
+    require(in.horizon_size() == in.horizon_of_size(), "columns of different lengths");
+    length(in.horizon_size(), kMaxMembers, "horizons");
+    for (int i = 0; i < in.horizon_size() && !error_; ++i) out.emplace_back(node(in.horizon_of(i)), in.horizon(i));
+    return out;
+  }
+
+  CompareItemsReply compare_items_reply(wire::CompareItemsReply& in) {
+    CompareItemsReply out{indexes(in.differing(), kMaxBuckets), items(*in.mutable_items()), in.all()};
     require(out.all || !out.items.empty(), "an answer that was cut before it began");
     return out;
   }

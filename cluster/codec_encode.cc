@@ -97,6 +97,11 @@ void put(wire::Dot* out, const Dot& in) {
   out->set_counter(in.counter);
 }
 
+void put(wire::Item* out, const Item& in) {
+  out->set_key(in.key);
+  out->set_digest(Bytes(view_of(in.digest)));
+}
+
 void put(wire::Member* out, const Member& in) {
   out->set_node(raw(in.node));
   out->set_name(in.name);
@@ -235,6 +240,10 @@ struct BodyWriter {
     for (const auto& member : in.members) put(out->mutable_gossip()->add_members(), member);
     out->mutable_gossip()->set_reply(in.reply);
     if (in.layouts.base.id.number != 0) out->mutable_gossip()->set_layouts(encode_layouts(in.layouts));
+    for (const auto& [node, horizon] : in.horizons) {
+      out->mutable_gossip()->add_horizon_of(raw(node));
+      out->mutable_gossip()->add_horizon(horizon.value);
+    }
   }
   void operator()(wire::NodeHeader* out, const ReadRow& in) {
     put_partition(out->mutable_read_row(), in.key);
@@ -244,6 +253,7 @@ struct BodyWriter {
   void operator()(wire::NodeHeader* out, const ReadRowReply& in) {
     if (!in.same) out->mutable_read_row_reply()->set_row(encode_row(in.row));
     out->mutable_read_row_reply()->set_same(in.same);
+    out->mutable_read_row_reply()->set_floor(in.floor.value);
     put(out->mutable_read_row_reply()->mutable_stat(), in.stat);
   }
   void operator()(wire::NodeHeader* out, const ReadPage& in) {
@@ -256,6 +266,7 @@ struct BodyWriter {
   void operator()(wire::NodeHeader* out, const ReadPageReply& in) {
     auto* page = out->mutable_read_page_reply();
     page->set_same(in.same);
+    page->set_floor(in.floor.value);
     put_rows(page->mutable_rows(), in.page.rows);
     page->set_complete(in.page.complete);
     put(page->mutable_stat(), in.stat);
@@ -331,12 +342,15 @@ struct BodyWriter {
   void operator()(wire::NodeHeader* out, const CompareItemsReply& in) {
     auto* reply = out->mutable_compare_items_reply();
     for (const auto index : in.differing) reply->add_differing(index);
-    for (const auto& item : in.items) {
-      auto* to = reply->add_items();
-      to->set_key(item.key);
-      to->set_digest(Bytes(view_of(item.digest)));
-    }
+    for (const auto& item : in.items) put(reply->add_items(), item);
     reply->set_all(in.all);
+  }
+  void operator()(wire::NodeHeader* out, const Reap& in) {
+    auto* reap = out->mutable_reap();
+    reap->set_partition(in.partition);
+    reap->set_run(in.run);
+    reap->set_floor(in.floor.value);
+    for (const auto& item : in.items) put(reap->add_items(), item);
   }
   void operator()(wire::NodeHeader* out, const SyncBlocks& in) { put(out->mutable_sync_blocks(), in.blocks); }
   void operator()(wire::NodeHeader* out, const SyncBlocksReply& in) {

@@ -74,6 +74,8 @@ class Core {
 
   bool bug(PlantedBug b) const { return config.bug == b; }
   bool owns(std::uint16_t partition) const { return placement.owns(config.self, partition); }
+  /// See reaper.h.
+  Hlc floor(std::uint16_t partition) const { return bug(PlantedBug::kNoFloor) ? Hlc{} : dots.floor(partition); }
   /// From now on these are the layouts; `members` has what is known of the hosts in them.
   void adopt(LayoutHistory history, const std::vector<Member>& members);
   /// Takes over what is newer of those that are members; true when something was.

@@ -23,12 +23,12 @@ NodeMeta DotSource::start(const std::optional<NodeMeta>& stored, const NodeConfi
   next_ = std::max(trusts_disk ? 1 : least_at(wall_ms), saturated(meta_.counter_reserved));
   next_ =
       std::max(next_, meta_.counter_erased);  // which may be on the disk before a reservation that follows observe()
-  const bool nothing_lost = stored && meta_.run == config.last_run && !config.last_run.empty();
+  nothing_lost_ = stored && meta_.run == config.last_run && !config.last_run.empty();
   vouches_for_erased_ = config.bug == PlantedBug::kVouchForErasedDots;
   erased_before_ = meta_.counter_erased;
   erased_in_before_ = meta_.erased_in;
   vouches_for_all_ = config.bug == PlantedBug::kVouchForLostDots;
-  if (!nothing_lost) meta_.counter_floor = next_;
+  if (!nothing_lost_) meta_.counter_floor = next_;
   if (vouches_for_all_) meta_.counter_floor = 0;
   meta_.run = config.run;
   meta_.counter_reserved = saturated(next_ + kBlock);
@@ -42,6 +42,14 @@ NodeMeta DotSource::erases(std::uint16_t partition) {
   meta_.erased_in.resize(kPartitions / 8);
   auto& byte = meta_.erased_in[partition / 8];
   byte = static_cast<char>(byte | 1 << partition % 8);
+  return meta_;
+}
+
+NodeMeta DotSource::with_floor(std::uint16_t partition, Hlc floor) {
+  if (floor != this->floor(partition)) {
+    meta_.floors.resize(kPartitions);
+    meta_.floors[partition] = floor;
+  }
   return meta_;
 }
 

@@ -48,6 +48,18 @@ class DotSource {
   /// latest in the row's state here: not beyond the last start that may have lost some, nor the last time that this
   /// partition's rows were erased, which the owners have with dots that are forgotten here.
   std::uint64_t vouches_from(std::uint16_t partition, std::uint64_t last) const;
+  /// What this node lacks of that partition, and has a clock up to that, is dead: see reaper.h.
+  Hlc floor(std::uint16_t partition) const { return meta_.floors.empty() ? Hlc{} : meta_.floors[partition]; }
+  /// The record with that, to be saved. It may be lowered in any case; see reaper.h for when it may be raised.
+  NodeMeta with_floor(std::uint16_t partition, Hlc floor);
+  /// Whether all that earlier starts have written is known to be here.
+  bool nothing_lost() const { return nothing_lost_; }
+  /// See horizon.h.
+  Hlc horizon() const { return meta_.horizon; }
+  NodeMeta with_horizon(Hlc horizon) {
+    meta_.horizon = horizon;
+    return meta_;
+  }
   /// The record with other members in it, to be saved.
   NodeMeta with_members(Layouts layouts, std::vector<Member> members) {
     meta_.layouts = std::move(layouts);
@@ -66,6 +78,7 @@ class DotSource {
   Bytes erased_in_before_;           // and where
   std::unordered_map<std::uint16_t, std::uint64_t> erased_;
   std::uint64_t durable_ = 0;
+  bool nothing_lost_ = false;
   bool moved_ = false;            // the record is to be saved in any case
   bool vouches_for_all_ = false;  // a planted bug
   bool vouches_for_erased_ = false;  // another one

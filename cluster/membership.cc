@@ -376,7 +376,9 @@ void Membership::heard(NodeId from, const Gossip& gossip) {
   if (defends) tell_all(origin);
 }
 
-Gossip Membership::gossip(bool reply) const { return {core_.peers.members(), reply, on_disk_.layouts()}; }
+Gossip Membership::gossip(bool reply) const {
+  return {core_.peers.members(), reply, on_disk_.layouts(), horizon_.all()};
+}
 
 void Membership::tell_all(std::uint64_t origin) {
   for (const auto node : core_.peers.ids()) {

@@ -13,12 +13,14 @@
 
 #include "cluster/anti_entropy.h"
 #include "cluster/core.h"
+#include "cluster/horizon.h"
 
 namespace kinfs::cluster {
 
 class Membership {
  public:
-  Membership(Core& core, AntiEntropy& anti_entropy) : core_(core), anti_entropy_(anti_entropy) {}
+  Membership(Core& core, AntiEntropy& anti_entropy, const Horizon& horizon)
+      : core_(core), anti_entropy_(anti_entropy), horizon_(horizon) {}
   /// From the record on disk, if it says who the members are; else what the configuration begins with goes into
   /// `meta`, to be saved.
   void start(NodeMeta& meta);
@@ -97,6 +99,7 @@ class Membership {
 
   Core& core_;
   AntiEntropy& anti_entropy_;
+  const Horizon& horizon_;
   LayoutHistory on_disk_;
   std::uint64_t begun_ = 0, saved_ = 0;  // records that were saved
   bool saving_ = true;

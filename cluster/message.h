@@ -114,6 +114,7 @@ struct Gossip {
   std::vector<Member> members;
   bool reply = false;
   Layouts layouts = {};
+  std::vector<std::pair<NodeId, Hlc>> horizons = {};  // see horizon.h
 };
 
 /// `known`: the fingerprint of what the asker has. Where that is what is here too, the answer says so instead of
@@ -126,6 +127,7 @@ struct ReadRowReply {
   Row row;
   PartitionStat stat;
   bool same = false;  // as `known`; `row` is left out
+  Hlc floor = {};     // of the partition there, see reaper.h
 };
 struct ReadPage {
   VolumeId volume{};
@@ -138,6 +140,7 @@ struct ReadPageReply {
   RowPage page;
   PartitionStat stat;
   bool same = false;  // as `known`; `page` is left out
+  Hlc floor = {};
 };
 /// Whole states, merged by the receiver into its own, all rows or none. `hint_for`: owners that the receiver, which
 /// is none itself or stands in, must hand them to.
@@ -233,10 +236,20 @@ struct SyncStoreReply {
   Bytes run;
 };
 
+/// To an owner of the partition, see reaper.h: rows that need not be kept, if they still are as these items say. And
+/// that it has everything up to `floor`. Unless it was started anew since: `run` is the name of the start that this is
+/// said to. Not answered.
+struct Reap {
+  std::uint16_t partition = 0;
+  Bytes run;
+  Hlc floor;
+  std::vector<Item> items;
+};
+
 using Body = std::variant<Ping, Pong, Gossip, ReadRow, ReadRowReply, ReadPage, ReadPageReply, WriteRows, WriteRowsReply,
                           WriteBlock, WriteBlockReply, ReadBlock, ReadBlockReply, Forward, ForwardReply, Refusal,
                           ComparePartitions, ComparePartitionsReply, CompareItems, CompareItemsReply, SyncBlocks,
-                          SyncBlocksReply, HandOver, SyncStore, SyncStoreReply>;
+                          SyncBlocksReply, HandOver, SyncStore, SyncStoreReply, Reap>;
 
 /// Whether it answers something that its receiver asked: its sender can hear us.
 inline bool is_answer(const Body& body) {

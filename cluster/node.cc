@@ -7,9 +7,12 @@
 #include "cluster/blocks.h"
 #include "cluster/forward.h"
 #include "cluster/hints.h"
+#include "cluster/horizon.h"
 #include "cluster/membership.h"
+#include "cluster/partition_sums.h"
 #include "cluster/put.h"
 #include "cluster/read.h"
+#include "cluster/reaper.h"
 #include "cluster/replica.h"
 #include "cluster/scrub.h"
 #include "cluster/transition.h"
@@ -32,15 +35,18 @@ class NodeImpl {
  public:
   NodeImpl(NodeConfig config, const Reader& store, std::uint64_t seed)
       : core(std::move(config), store, seed),
+        horizon(core),
         replica(core),
         replication(core),
-        puts(core, replication),
+        puts(core, replication, horizon),
         reads(core),
         blocks(core, replication),
         hints(core),
-        anti_entropy(core),
+        sums(core),
+        reaper(core, sums, horizon),
+        anti_entropy(core, sums, horizon),
         scrub(core),
-        membership(core, anti_entropy),
+        membership(core, anti_entropy, horizon),
         transition(core, membership, anti_entropy, replication, reads, blocks),
         forwarder(core, [this](const Asker& asker, PutRequest r) { puts.put(asker, std::move(r)); }) {}
 
@@ -77,12 +83,15 @@ class NodeImpl {
   std::size_t under_way() const { return replication.size() + reads.size() + blocks.size() + forwarder.size(); }
 
   Core core;
+  Horizon horizon;
   Replica replica;
   Replication replication;
   PutCoordinator puts;
   ReadCoordinator reads;
   BlockCoordinator blocks;
   HintReplay hints;
+  PartitionSums sums;
+  Reaper reaper;
   AntiEntropy anti_entropy;
   Scrub scrub;
   Membership membership;
@@ -121,6 +130,7 @@ Result<void> NodeImpl::start() {
   core.peers.start(core.now);
   if (auto started = hints.start(); !started) return started;
   anti_entropy.start();
+  horizon.start();
   scrub.start();
   const auto origin = core.new_id();
   Batch batch;
@@ -139,6 +149,7 @@ void NodeImpl::receive(Message message) {
   ++core.counters.messages_in;
   core.peers.heard(message.from, core.now);
   core.clock.observe(message.hlc, core.now.wall_ms);
+  horizon.clock_of(message.from, message.hlc);
   const auto serving = serves(message);
   if (serving == Membership::Serving::kServe) return dispatch(message);
   membership.behind(message.from);
@@ -215,6 +226,7 @@ void NodeImpl::dispatch(Message& message) {
                  },
                  [&](Pong& pong) { core.peers.ponged(from, id, std::move(pong)); },
                  [&](Gossip& g) {
+                   horizon.heard(g.horizons);
                    membership.heard(from, g);
                    looks_at_hold = !on_hold.empty();
                    if (g.reply) return;
@@ -237,7 +249,10 @@ void NodeImpl::dispatch(Message& message) {
                  },
                  [&](SyncBlocks& b) { replica.sync_blocks(message, b); },
                  [&](SyncStore&) { replica.sync_store(message); },
-                 [&](SyncStoreReply& b) { anti_entropy.replied(id, from, b); },
+                 [&](SyncStoreReply& b) {
+                   if (!reaper.replied(id, from, b)) anti_entropy.replied(id, from, b);
+                 },
+                 [&](Reap& b) { reaper.reap(message, b); },
                  [&](SyncBlocksReply& b) { blocks.synced(id, from, b.all); },
                  [&](Forward& b) {
                    if (!forwards_taken.first_time(from, id) && !core.bug(PlantedBug::kForwardTwice)) return;
@@ -253,7 +268,9 @@ void NodeImpl::dispatch(Message& message) {
                  [&](ForwardReply& b) { forwarder.replied(id, from, std::move(b)); },
                  [&](Refusal& b) { refused(id, from, b.error); },
                  [&](ComparePartitions& b) { anti_entropy.compare_partitions(message, b); },
-                 [&](ComparePartitionsReply& b) { anti_entropy.replied(id, from, b); },
+                 [&](ComparePartitionsReply& b) {
+                   if (!reaper.replied(id, from, b)) anti_entropy.replied(id, from, b);
+                 },
                  [&](CompareItems& b) { anti_entropy.compare_items(message, b); },
                  [&](CompareItemsReply& b) { anti_entropy.replied(id, from, std::move(b)); },
              },
@@ -272,6 +289,7 @@ void NodeImpl::refused(std::uint64_t id, NodeId from, const Error& error) {
   blocks.refused(id, from);
   hints.refused(id, from);
   anti_entropy.refused(id, from, error);
+  reaper.refused(id, from);
   scrub.refused(id, from);
   forwarder.refused(id, from);
 }
@@ -320,6 +338,7 @@ void NodeImpl::extend_reservation() {
 void NodeImpl::tick() {
   core.clock.next(core.now.wall_ms);
   anti_entropy.tick();
+  reaper.tick();
   scrub.tick();
   for (const auto& probe : core.peers.tick(core.now, core.random)) {
     const auto id = core.new_id();
@@ -339,6 +358,7 @@ void NodeImpl::tick() {
   looks_at_hold = !on_hold.empty();
   membership.tick();
   transition.tick();
+  horizon.tick();
   extend_reservation();
 }
 
@@ -407,6 +427,7 @@ const std::optional<Obstacle>& Node::obstacle() const { return impl_->anti_entro
 void Node::scrub() { impl_->scrub.hurry(); }
 double Node::scrubbed() const { return impl_->scrub.done(); }
 std::size_t Node::beyond_repair() const { return impl_->scrub.beyond_repair(); }
+Hlc Node::horizon() const { return impl_->horizon.least(); }
 bool Node::knows_members() const { return impl_->membership.known(); }
 
 bool Node::idle() const { return impl_->under_way() == 0 && impl_->hints.idle(); }

@@ -68,6 +68,8 @@ enum class PlantedBug : std::uint32_t {
   kVouchForErasedDots,    // a dot covers the earlier ones of a row that was erased here
   kSurrenderUnconfirmed,  // what a node does not own goes before its owners are known to have it
   kScrubLooksAway,        // a damaged block is found, and left as it is
+  kReapWithoutHorizon,    // what was removed is forgotten while others may have what it removed
+  kNoFloor,               // what comes back after that is taken for new
   kForwardTwice,          // a forwarded put that the network delivers again is carried out again
   kSameUnseen,            // a replica says that it has what the asker has, without having looked
   kTakeOverFirst,         // an owner that was away takes what is of one partition key, and confirms all of it
@@ -93,6 +95,7 @@ struct NodeConfig {
   std::uint32_t hint_interval_ms = 5;           // between two batches of hints for one peer
   std::uint32_t compare_interval_ms = 600'000;  // about, between two passes of anti-entropy; 0: none
   std::uint32_t scrub_interval_ms = 604'800'000;  // about, of one pass over all blocks; 0: none
+  std::uint32_t reap_after_ms = 600'000;  // how far horizons stay behind the clocks (horizon.h); 0: nothing is reaped
   std::size_t max_under_way = 20'000;           // requests; more are refused with kBusy,
   std::size_t max_bytes_under_way = 96 << 20;   // and when they keep as much in memory
   std::size_t crowded_at = 1024;  // requests that wait for their answers, or half of the bytes; see crowded()
@@ -158,6 +161,7 @@ struct Counters {
   std::uint64_t compare_passes = 0;                        // of anti-entropy, ended
   std::uint64_t rows_exchanged = 0, blocks_exchanged = 0;  // by it: taken over, and sent
   std::uint64_t rows_surrendered = 0, blocks_surrendered = 0;  // not owned here, and now with all owners
+  std::uint64_t rows_reaped = 0;                               // that were removed, and are forgotten now
   std::uint64_t scrub_passes = 0, blocks_scrubbed = 0, blocks_damaged = 0, blocks_mended = 0;
   std::uint64_t unreadable = 0;                            // how often it met a row or block that is damaged here
 };
@@ -207,6 +211,8 @@ class Node {
   double scrubbed() const;
   /// Blocks that are damaged here, and that no other owner could give.
   std::size_t beyond_repair() const;
+  /// What was removed with a clock up to that, every member knows (horizon.h); 0: not known of all.
+  Hlc horizon() const;
   std::vector<Member> members() const;
   /// As it holds for the members that there are.
   Quorum quorum() const;

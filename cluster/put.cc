@@ -127,7 +127,7 @@ Result<PutRowResult> PutCoordinator::make_row(std::uint16_t partition, const Row
   before.versions = std::max(before.versions, put.base.versions.size() + std::min<std::size_t>(1, put.add.size()));
   Row base = put.base;
   if (core_.bug(PlantedBug::kPrefixSupersede)) base.versions.clear();
-  row = merge(row, base);
+  row = merge(FlooredRow{row, core_.floor(partition)}, FlooredRow{base, {}});
   core_.observe(row);
   PutRowResult result;
   for (std::size_t i = 0; i < put.add.size(); ++i) {
@@ -143,6 +143,10 @@ Result<PutRowResult> PutCoordinator::make_row(std::uint16_t partition, const Row
     const auto dot = core_.dots.next();
     if (!dot) return fail(Errc::kBusy, "this node is still reserving write counters on its disk; try again");
     auto made = version;
+    // One that was tried again for that long: with its old clock it would be taken for what was removed long ago.
+    if (made.hlc <= horizon_.limit()) {
+      made.hlc = std::max(core_.clock.next(core_.now.wall_ms), Hlc{horizon_.limit().value + 1});
+    }
     if (core_.bug(PlantedBug::kRetryIsNewEvent)) made.event = {ClientId{dot->counter}, 1, dot->counter};
     const auto dot_after = core_.dots.vouches_from(partition, row.context.counter_of(core_.config.self));
     auto event_after = made.event.sequence - 1;

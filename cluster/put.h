@@ -1,13 +1,15 @@
 // Coordinating put: Dynamo's four steps (DeCandia et al. 2007, section 4.5).
 #pragma once
 
+#include "cluster/horizon.h"
 #include "cluster/replication.h"
 
 namespace kinfs::cluster {
 
 class PutCoordinator {
  public:
-  PutCoordinator(Core& core, Replication& replication) : core_(core), replication_(replication) {}
+  PutCoordinator(Core& core, Replication& replication, const Horizon& horizon)
+      : core_(core), replication_(replication), horizon_(horizon) {}
   void put(const Asker& asker, PutRequest request);
 
  private:
@@ -21,6 +23,7 @@ class PutCoordinator {
 
   Core& core_;
   Replication& replication_;
+  const Horizon& horizon_;
 };
 
 }  // namespace kinfs::cluster

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 namespace kinfs::cluster {
 namespace {
@@ -32,22 +33,31 @@ std::size_t bytes_of(const RowPage& page) {
 
 }  // namespace
 
-RowPage reconcile(const std::vector<const RowPage*>& pages) {
+RowPage reconcile(const std::vector<FlooredPage>& pages) {
   RowPage out;
   const Bytes* bound = nullptr;  // beyond it, a page that was cut short says nothing
-  for (const auto* page : pages) {
+  for (const auto& [page, floor] : pages) {
     if (page->complete || page->rows.empty()) continue;
     out.complete = false;
     const auto& last = page->rows.back().first;
     if (bound == nullptr || last < *bound) bound = &last;
   }
   std::map<ByteView, Row> rows;
-  for (const auto* page : pages) {
-    for (const auto& [sort_key, row] : page->rows) {
+  Hlc floor;  // of all up to here
+  const Row none;
+  for (const auto& [page, page_floor] : pages) {
+    std::set<ByteView> named;
+    for (const auto& [sort_key, other] : page->rows) {
       if (bound != nullptr && sort_key > *bound) break;
-      const auto [it, is_new] = rows.try_emplace(sort_key, row);
-      if (!is_new && it->second != row) it->second = merge(it->second, row);
+      named.insert(sort_key);
+      auto [it, is_new] = rows.try_emplace(sort_key, floor == Hlc{} ? other : Row{});
+      if (it->second != other) it->second = merge(FlooredRow{it->second, floor}, FlooredRow{other, page_floor});
     }
+    for (auto& [sort_key, row] : rows) {
+      if (page_floor != Hlc{} && !named.contains(sort_key))
+        row = merge(FlooredRow{row, floor}, FlooredRow{none, page_floor});
+    }
+    floor = std::max(floor, page_floor);
   }
   for (auto& [sort_key, row] : rows) out.rows.emplace_back(Bytes(sort_key), std::move(row));
   return out;
@@ -128,6 +138,7 @@ void ReadCoordinator::ask_rest(std::uint64_t id, UnderWay& op) {
 
 bool ReadCoordinator::read_here(UnderWay& op, bool owner) {
   Found here{core_.config.self, owner, false, {}, {}};
+  here.floor = core_.floor(partition_of(volume_of(op.request), partition_key_of(op.request)));
   const auto* get = std::get_if<GetRequest>(&op.request);
   if (get == nullptr || get->sort_key.empty()) {
     const auto stat = core_.store.stat(volume_of(op.request), partition_key_of(op.request));
@@ -156,7 +167,7 @@ void ReadCoordinator::replied(std::uint64_t id, NodeId from, ReadRowReply reply)
   if (it == under_way_.end()) return;
   const auto* get = std::get_if<GetRequest>(&it->second.request);
   if (get == nullptr) return;
-  Found found{from, false, reply.same, {}, reply.stat};
+  Found found{from, false, reply.same, {}, reply.stat, reply.floor};
   if (!reply.row.empty()) found.page.rows.emplace_back(get->sort_key, std::move(reply.row));
   add(id, std::move(found));
 }
@@ -164,7 +175,7 @@ void ReadCoordinator::replied(std::uint64_t id, NodeId from, ReadRowReply reply)
 void ReadCoordinator::replied(std::uint64_t id, NodeId from, ReadPageReply reply) {
   const auto it = under_way_.find(id);
   if (it == under_way_.end() || !std::holds_alternative<ScanRequest>(it->second.request)) return;
-  add(id, Found{from, false, reply.same, std::move(reply.page), reply.stat});
+  add(id, Found{from, false, reply.same, std::move(reply.page), reply.stat, reply.floor});
 }
 
 void ReadCoordinator::add(std::uint64_t id, Found found) {
@@ -232,19 +243,18 @@ void ReadCoordinator::settle(std::uint64_t id) {
 // 3. Reconcile causally. 4. Return every concurrent version and one context.
 void ReadCoordinator::answer(std::uint64_t id, UnderWay& op, bool degraded) {
   if (degraded) ++core_.counters.degraded_reads;
-  std::vector<RowPage*> pages;
   PartitionStat stat;
   // It may own it no more since it was asked.
   const bool owns = core_.owns(partition_of(volume_of(op.request), partition_key_of(op.request)));
   bool own_replica = false;
   for (auto& found : op.found) {
-    if (!found.same) pages.push_back(&found.page);
     stat = std::max(stat, found.stat);
     own_replica |= found.owner && owns && found.node == core_.config.self && op.asker.local;
   }
   // What is alike everywhere, with nobody left who may have something else, is needed here no more.
+  const auto pages = differing(op);
   const bool last = pages.size() == 1 && op.pending.empty();
-  auto page = last ? std::move(*pages.front()) : reconcile({pages.begin(), pages.end()});
+  auto page = last ? std::move(op.found.front().page) : reconcile(pages);
   for (const auto& [sort_key, row] : page.rows) core_.observe(row);
   const bool may_conclude_absence = !degraded || own_replica || core_.bug(PlantedBug::kConcludeAbsence);
   if (std::holds_alternative<GetRequest>(op.request)) {
@@ -264,11 +274,21 @@ void ReadCoordinator::answer(std::uint64_t id, UnderWay& op, bool degraded) {
   core_.answer(id, op.asker, ScanResult{std::move(page.rows), page.complete, stat, degraded});
 }
 
-void ReadCoordinator::repair(const UnderWay& op) {
-  std::vector<const RowPage*> pages;
+/// Each of what was found once, with the greatest floor of those who have it.
+std::vector<FlooredPage> ReadCoordinator::differing(const UnderWay& op) const {
+  std::vector<FlooredPage> pages;
   for (const auto& found : op.found) {
-    if (!found.same) pages.push_back(&found.page);
+    if (found.same) {
+      pages.front().floor = std::max(pages.front().floor, found.floor);
+    } else {
+      pages.push_back({&found.page, found.floor});
+    }
   }
+  return pages;
+}
+
+void ReadCoordinator::repair(const UnderWay& op) {
+  const auto pages = differing(op);
   if (pages.size() < 2) return;
   const auto merged = reconcile(pages);
   for (const auto& found : op.found) {

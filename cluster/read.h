@@ -27,6 +27,14 @@ inline constexpr std::uint32_t kAskAllOneIn = 8;
 inline constexpr std::int64_t kLateMs = 20;   // at least, before the rest are asked too
 inline constexpr std::int64_t kLateShare = 4;  // at most this part of a read's time, so that the rest have theirs
 
+/// Pages of several replicas as one: rows merged, each with its replica's floor (reaper.h), cut where the shortest
+/// incomplete page ends.
+struct FlooredPage {
+  const RowPage* page = nullptr;
+  Hlc floor;
+};
+RowPage reconcile(const std::vector<FlooredPage>& pages);
+
 class ReadCoordinator {
  public:
   explicit ReadCoordinator(Core& core) : core_(core) {}
@@ -49,6 +57,7 @@ class ReadCoordinator {
     bool same = false;  // as what was found first; `page` is empty
     RowPage page;
     PartitionStat stat;
+    Hlc floor = {};
   };
   struct Asked {
     NodeId node{};
@@ -79,6 +88,7 @@ class ReadCoordinator {
   void settle(std::uint64_t id);
   void answer(std::uint64_t id, UnderWay& op, bool degraded);
   void repair(const UnderWay& op);
+  std::vector<FlooredPage> differing(const UnderWay& op) const;
   void took(const Asked& asked);
   std::int64_t usual_ms(NodeId node) const;
 
@@ -87,8 +97,5 @@ class ReadCoordinator {
   std::map<NodeId, std::int64_t> took_;  // how long answers take lately, in 1/8 ms
   std::size_t answered_ = 0;  // of these
 };
-
-/// Pages of several replicas as one: rows merged, cut where the shortest incomplete page ends.
-RowPage reconcile(const std::vector<const RowPage*>& pages);
 
 }  // namespace kinfs::cluster

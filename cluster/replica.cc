@@ -11,12 +11,13 @@ Digest128 digest_of(const RowPage& page) {
 
 Result<void> merge_into_store(Core& core, VolumeId volume, const Bytes& partition_key,
                               const std::vector<std::pair<Bytes, Row>>& states, Batch& batch) {
+  const auto floor = core.floor(partition_of(volume, partition_key));
   for (const auto& [sort_key, state] : states) {
     RowKey key{volume, partition_key, sort_key};
     const auto stored = core.row(key);
     if (!stored) return tl::unexpected(stored.error());
     core.observe(state);
-    Row merged = merge(*stored, state);
+    Row merged = merge(FlooredRow{*stored, floor}, FlooredRow{state, {}});
     if (has_dot_clash(merged)) ++core.counters.dot_clashes;
     if (merged != *stored) batch.rows.emplace_back(std::move(key), std::move(merged));
   }
@@ -45,8 +46,7 @@ void Replica::write_rows(const Message& message, const WriteRows& write) {
   const ReturnTo to{message.from, message.id};
   Batch batch;
   if (const auto merged = merge_into_store(core_, write.volume, write.partition_key, write.rows, batch); !merged) {
-    refuse(origin, to, merged.error());
-    return;
+    return refuse(origin, to, merged.error());
   }
   if (!core_.bug(PlantedBug::kForgetHint)) {
     // What was here already was handed on before: else two such owners would hand it to each other without end.
@@ -88,6 +88,7 @@ void Replica::read_row(const Message& message, const ReadRow& read) {
   auto row = core_.store.get(read.key);
   if (!row) return refuse(origin, to, std::move(row).error());
   ReadRowReply out;
+  out.floor = core_.floor(partition_of(read.key.volume, read.key.partition_key));
   out.same = read.known && (row->fingerprint() == *read.known || core_.bug(PlantedBug::kSameUnseen));
   if (!out.same) out.row = std::move(*row);
   if (read.key.sort_key.empty()) {
@@ -106,7 +107,8 @@ void Replica::read_page(const Message& message, const ReadPage& read) {
   auto stat = core_.store.stat(read.volume, read.partition_key);
   if (!stat) return refuse(origin, to, std::move(stat).error());
   const bool same = read.known && (digest_of(*page) == *read.known || core_.bug(PlantedBug::kSameUnseen));
-  reply(origin, to, ReadPageReply{same ? RowPage{} : std::move(*page), *stat, same});
+  const auto floor = core_.floor(partition_of(read.volume, read.partition_key));
+  reply(origin, to, ReadPageReply{same ? RowPage{} : std::move(*page), *stat, same, floor});
 }
 
 void Replica::write_block(const Message& message, const WriteBlock& write) {

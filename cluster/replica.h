@@ -47,7 +47,7 @@ Result<bool> has_all(const Core& core, const BlockSet& blocks);
 /// Equal exactly when two replicas' pages are: the same rows in the same states, and the same end.
 Digest128 digest_of(const RowPage& page);
 
-/// Merges `states` into what is stored and adds what changed to `batch`.
+/// Merges `states` into what is stored, without what is dead (reaper.h), and adds what changed to `batch`.
 Result<void> merge_into_store(Core& core, VolumeId volume, const Bytes& partition_key,
                               const std::vector<std::pair<Bytes, Row>>& states, Batch& batch);
 

@@ -43,7 +43,11 @@ void Surrender::erase(std::vector<Item> items) {
       batch.erase_blocks.push_back(std::move(*block));
     }
   }
-  if (!batch.erase_rows.empty()) batch.meta = core_.dots.erases(queue_.front().partition);
+  if (!batch.erase_rows.empty()) {
+    const auto partition = queue_.front().partition;
+    (void)core_.dots.with_floor(partition, {});  // what is not here now may live
+    batch.meta = core_.dots.erases(partition);
+  }
   core_.counters.rows_surrendered += batch.erase_rows.size();
   core_.counters.blocks_surrendered += batch.erase_blocks.size();
   const auto origin = core_.new_id();

@@ -74,10 +74,27 @@ Json shown_host(const cluster::PeerView& peer, cluster::Time now, NameOf name_of
           {"hints", peer.hints}};
 }
 
+Json own_host(const Member& member, cluster::Time now, bool full) {
+  return {{"name", member.name},
+          {"address", member.address},
+          {"public_key", to_hex(member.public_key)},
+          {"state", "up"},
+          {"last_seen", utc(now.wall_ms)},
+          {"full", full},
+          {"reached_by", Json::array()}};
+}
+
 Json scrub_of(const cluster::Node& node) {
   const auto& c = node.counters();
   return {{"passes", c.scrub_passes},    {"done", node.scrubbed()},   {"blocks", c.blocks_scrubbed},
           {"damaged", c.blocks_damaged}, {"mended", c.blocks_mended}, {"beyond_repair", node.beyond_repair()}};
+}
+
+/// What was removed up to that time, every host knows: it is forgotten.
+Json removals_of(const cluster::Node& node) {
+  const auto known = node.horizon();
+  return {{"known_up_to", known == Hlc{} ? Json() : Json(utc(known.physical_ms()))},
+          {"forgotten", node.counters().rows_reaped}};
 }
 
 /// The change of members that is under way: what it waits for, and whom.
@@ -172,14 +189,7 @@ Result<std::string> Admin::status() const {
   std::uint64_t hints = 0;
   bool all_well = true;
   for (const auto& m : node_.members()) {
-    if (m.node != self_) continue;
-    hosts.push_back({{"name", m.name},
-                     {"address", m.address},
-                     {"public_key", to_hex(m.public_key)},
-                     {"state", "up"},
-                     {"last_seen", utc(now.wall_ms)},
-                     {"full", usage.full},
-                     {"reached_by", Json::array()}});
+    if (m.node == self_) hosts.push_back(own_host(m, now, usage.full));
   }
   for (const auto& peer : node_.peers()) {
     if (peer.member.node == self_) continue;
@@ -231,6 +241,7 @@ Result<std::string> Admin::status() const {
                     {"blocks_surrendered", c.blocks_surrendered},
                     {"unreadable", c.unreadable},
                     {"scrub", scrub_of(node_)},
+                    {"removals", removals_of(node_)},
                     {"uptime_s", (now.mono_ms - started_ms_) / 1000}};
   return text_of(out);
 }

@@ -143,29 +143,30 @@ Result<ItemPage> MemStore::items(ItemKind kind, std::uint16_t partition, ByteVie
   ItemPage page;
   std::size_t bytes = 0;
   const Bytes prefix = partition_prefix(partition);
-  const auto collect = [&](const auto& keys, const auto& digest_of) {
+  const auto collect = [&](const auto& keys, const auto& item_of) {
     for (auto it = after.empty() ? keys.lower_bound(prefix) : keys.upper_bound(Bytes(after));
          it != keys.end() && it->first.starts_with(prefix); ++it) {
-      const std::optional<Digest128> digest = digest_of(it->first, it->second);
-      if (!digest) continue;
+      std::optional<Item> item = item_of(it->first, it->second);
+      if (!item) continue;
       if (page.items.size() >= limit || bytes >= kItemPageBytes) {
         page.complete = false;
         return;
       }
       bytes += it->first.size();
-      page.items.push_back({it->first, *digest});
+      page.items.push_back(std::move(*item));
     }
   };
   if (kind == ItemKind::kRow) {
-    collect(row_keys_, [&](const Bytes& bytes_of_key, const RowKey& key) -> std::optional<Digest128> {
-      const auto row = rows_.find(key);
-      if (row == rows_.end()) return std::nullopt;
-      return item_digest(bytes_of_key, row->second);
+    collect(row_keys_, [&](const Bytes& bytes_of_key, const RowKey& key) -> std::optional<Item> {
+      const auto found = rows_.find(key);
+      if (found == rows_.end()) return std::nullopt;
+      const auto& row = found->second;
+      return Item{bytes_of_key, item_digest(bytes_of_key, row), row.is_grave() ? row.latest() : Hlc{}};
     });
   } else {
-    collect(block_keys_, [&](const Bytes& bytes_of_key, const BlockKey& key) -> std::optional<Digest128> {
+    collect(block_keys_, [&](const Bytes& bytes_of_key, const BlockKey& key) -> std::optional<Item> {
       if (!blocks_.contains(key)) return std::nullopt;
-      return item_digest(bytes_of_key);
+      return Item{bytes_of_key, item_digest(bytes_of_key), {}};
     });
   }
   return page;

@@ -244,6 +244,7 @@ Bytes encode_row(const Row& row) {
   auto& p = *local;
   to_proto(row.context, p);
   for (const Version& v : row.versions) to_proto(v, *p.add_version());
+  p.set_gone(row.gone.value);
   return serialize(p);
 }
 
@@ -263,6 +264,10 @@ Result<Row> decode_row(ByteView bytes) {
     if (auto ok = check_order(row, *v); !ok) return pass(std::move(ok));
     row.versions.push_back(std::move(*v));
   }
+  row.gone = {p.gone()};
+  const auto& versions = row.versions;
+  if (row.gone != Hlc{} && std::any_of(versions.begin(), versions.end(), [&](auto& v) { return v.hlc >= row.gone; }))
+    return corrupt("a row tells of what is gone, and has what is later");
   return row;
 }
 
@@ -419,6 +424,8 @@ Bytes encode_meta(const NodeMeta& meta) {
   p.set_counter_floor(meta.counter_floor);
   p.set_counter_erased(meta.counter_erased);
   p.set_erased_in(meta.erased_in);
+  for (const auto floor : meta.floors) p.add_floor(floor.value);
+  p.set_horizon(meta.horizon.value);
   p.set_run(meta.run);
   p.set_layout_number(meta.layout_number);
   for (const auto& m : meta.members) {
@@ -450,6 +457,9 @@ Result<NodeMeta> decode_meta(ByteView bytes) {
   meta.counter_floor = p.counter_floor();
   meta.counter_erased = p.counter_erased();
   meta.erased_in = p.erased_in();
+  if (p.floor_size() != 0 && p.floor_size() != kPartitions) return corrupt("a node's record has a part of its floors");
+  for (const auto floor : p.floor()) meta.floors.push_back({floor});
+  meta.horizon = {p.horizon()};
   meta.run = std::move(*p.mutable_run());
   meta.layout_number = p.layout_number();
   for (auto& m : *p.mutable_member()) {

@@ -481,12 +481,13 @@ Result<ItemPage> Rocks::items(ItemKind kind, std::uint16_t partition, ByteView a
       page.complete = false;
       break;
     }
-    Item item{Bytes(view(it->key())), {}};
+    Item item{Bytes(view(it->key())), {}, {}};
     bytes += item.key.size();
     if (kind == ItemKind::kBlock) {
       item.digest = item_digest(item.key);
     } else if (const auto row = decode_row(view(it->value()))) {
       item.digest = item_digest(item.key, *row);
+      if (row->is_grave()) item.grave = row->latest();
     }
     page.items.push_back(std::move(item));
   }

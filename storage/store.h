@@ -84,6 +84,8 @@ struct NodeMeta {
   Layouts layouts;
   std::uint64_t counter_erased = 0;  // what was erased here had no dot of this node at or above it
   Bytes erased_in;                   // a bit for each partition, the lowest of each byte first; empty: in none
+  std::vector<Hlc> floors;           // of each partition, see cluster/reaper.h; empty: none has one
+  Hlc horizon;                       // no write with a clock up to it is taken, see cluster/horizon.h
   bool operator==(const NodeMeta&) const = default;
 };
 
@@ -110,6 +112,7 @@ enum class ItemKind : std::uint8_t { kRow = 1, kBlock = 2 };
 struct Item {
   Bytes key;           // row_key_bytes or block_key_bytes (record_codec.h)
   Digest128 digest{};  // of the key and, for rows, of the state; zero when the stored row cannot be read
+  Hlc grave = {};      // Row::latest() of a row that is_grave(); else 0. Not told to others
   bool operator==(const Item&) const = default;
 };
 

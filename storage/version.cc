@@ -15,9 +15,16 @@ bool has_dot(const Row& row, const Dot& dot) { return row.find(dot) != nullptr; 
 /// Whether a version of one side goes on living when the other side is merged in. Event by event the states
 /// are ordered "never seen < live under some dots < superseded"; merge takes the greater, which is why it is
 /// commutative, associative and idempotent.
-bool stays(const Version& v, const Row& other) {
-  if (!other.context.covers(v.dot) && !other.context.covers(v.event)) return true;
-  return has_dot(other, v.dot) || other.has_event(v.event);
+bool stays(const Version& v, const FlooredRow& other) {
+  const auto& [row, floor] = other;
+  if (!row.context.covers(v.dot) && !row.context.covers(v.event) && (floor == Hlc{} || v.hlc > floor)) return true;
+  return has_dot(row, v.dot) || row.has_event(v.event);
+}
+
+/// Kept only where it says more than the versions do: of nearly all rows it is 0.
+void set_latest(Row& row, Hlc latest) {
+  row.gone = {};
+  if (latest > row.latest()) row.gone = latest;
 }
 
 /// Sorts versions of one dot by digest and drops equal ones.
@@ -73,6 +80,17 @@ bool Row::has_event(const EventId& event) const {
   return std::any_of(versions.begin(), versions.end(), [&](const Version& v) { return v.event == event; });
 }
 
+Hlc Row::latest() const {
+  Hlc out = gone;
+  for (const Version& v : versions) out = std::max(out, v.hlc);
+  return out;
+}
+
+bool Row::is_grave() const {
+  return !empty() &&
+         std::all_of(versions.begin(), versions.end(), [](const Version& v) { return v.tombstone && v.value.empty(); });
+}
+
 Digest128 Row::fingerprint() const {
   CanonicalWriter w;
   w.u64(context.nodes().size());
@@ -85,16 +103,21 @@ Digest128 Row::fingerprint() const {
   for (const Version& v : versions) {
     w.u64(static_cast<std::uint64_t>(v.dot.node)).u64(v.dot.counter).bytes(view_of(v.digest()));
   }
+  if (gone != Hlc{}) w.u64(gone.value);
   return short_sha256(w.out());
 }
 
-Row merge(const Row& a, const Row& b) {
+Row merge(const Row& a, const Row& b) { return merge(FlooredRow{a, {}}, FlooredRow{b, {}}); }
+
+Row merge(const FlooredRow& first, const FlooredRow& second) {
+  const Row& a = first.row;
+  const Row& b = second.row;
   std::vector<const Version*> from_a, from_b, all;
   for (const Version& v : a.versions) {
-    if (stays(v, b)) from_a.push_back(&v);
+    if (stays(v, second)) from_a.push_back(&v);
   }
   for (const Version& v : b.versions) {
-    if (stays(v, a)) from_b.push_back(&v);
+    if (stays(v, first)) from_b.push_back(&v);
   }
   all.reserve(from_a.size() + from_b.size());
   std::merge(from_a.begin(), from_a.end(), from_b.begin(), from_b.end(), std::back_inserter(all), dot_less);
@@ -114,6 +137,7 @@ Row merge(const Row& a, const Row& b) {
     }
     it = end;
   }
+  set_latest(out, std::max(a.latest(), b.latest()));
   return out;
 }
 
@@ -123,6 +147,7 @@ Row superseding(const Row& shown, const std::vector<Dot>& superseded) {
   for (const Version& v : shown.versions) {
     if (std::find(superseded.begin(), superseded.end(), v.dot) == superseded.end()) out.versions.push_back(v);
   }
+  set_latest(out, shown.latest());
   return out;
 }
 
@@ -137,7 +162,9 @@ void add_version(Row& row, Version version, const Dot& dot, std::uint64_t dot_af
   row.context.add(version.event, event_after);
   const auto at = std::upper_bound(row.versions.begin(), row.versions.end(), dot,
                                    [](const Dot& d, const Version& v) { return d < v.dot; });
+  const auto latest = std::max(row.latest(), version.hlc);
   row.versions.insert(at, std::move(version));
+  set_latest(row, latest);
 }
 
 std::vector<Ancestor> extend_lineage(const Version& base, Bytes base_root) {

@@ -127,8 +127,14 @@ class CausalContext {
 struct Row {
   CausalContext context;
   std::vector<Version> versions;  // sorted by dot, then digest
+  Hlc gone;                       // the greatest clock that it has seen, where no version here has it; else 0
 
   bool empty() const { return versions.empty() && context.empty(); }
+  /// The greatest clock of any version that it has, or has had and knows of.
+  Hlc latest() const;
+  /// Nothing is left here but that something was removed, or replaced by nothing: once nobody can bring that back, the
+  /// row need not be kept. What says more than that it was removed, is kept.
+  bool is_grave() const;
   bool operator==(const Row&) const = default;
 
   const Version* find(const Dot& dot) const;
@@ -140,6 +146,14 @@ struct Row {
 /// The least state that has seen all that both have seen. A version stays if both sides have it, or if the
 /// other side has never seen it. One dot with two digests (a broken disk, a cloned node) keeps both.
 Row merge(const Row& a, const Row& b);
+
+/// The same of two hosts' states, each of which has seen, besides, every version whose clock is at or below its floor:
+/// what a host once had and has no more, not even in its context, is gone there (cluster/reaper.h).
+struct FlooredRow {
+  const Row& row;
+  Hlc floor;
+};
+Row merge(const FlooredRow& a, const FlooredRow& b);
 
 /// `shown` as a writer sends it: the same context, without the versions whose dots are in `superseded`.
 /// Merging this into any replica removes exactly those, wherever and whenever it arrives.

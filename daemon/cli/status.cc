@@ -103,6 +103,10 @@ void print_status(const Json& s) {
         "damaged data      {} times a row or block on {} could not be read; other hosts have it: look at the disk\n", n,
         self);
   }
+  if (const auto removals = s.value("removals", Json::object()); removals.value("known_up_to", Json()).is_string()) {
+    fmt::print("removals          known to all hosts up to {}, and {} rows of these forgotten since {} started\n",
+               text_at(removals, "known_up_to"), removals.value("forgotten", std::uint64_t{0}), self);
+  }
   if (const auto scrub = s.value("scrub", Json::object()); scrub.value("damaged", std::uint64_t{0}) != 0) {
     fmt::print(
         "damaged blocks    {} found on {} since it started, {} written anew from other hosts; {} that no host could "

@@ -96,7 +96,7 @@ class CoreTest : public testing::Test {
     run();
   }
   void receive(NodeId from, std::uint64_t id, Body body) {
-    node->receive(Message{from, config.self, id, node->layout(), 1000, {}, std::move(body)}, now);
+    node->receive(Message{from, config.self, id, node->layout(), 1000, peers_clock, std::move(body)}, now);
     run();
   }
   /// Both peers answer, so that they are not suspected.
@@ -166,6 +166,7 @@ class CoreTest : public testing::Test {
   std::optional<Node> node;
   std::deque<Message> sent;
   std::vector<Answer> answers;
+  Hlc peers_clock;
   bool syncs = true;
   std::uint64_t events = 0;
 };

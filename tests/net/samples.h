@@ -99,15 +99,18 @@ inline std::vector<Message> sample_messages() {
       Gossip{{member, announced}, true},
       Gossip{},
       Gossip{{member}, false, sample_layouts()},
+      Gossip{{member}, true, {}, {{NodeId{7}, Hlc{1ull << 50}}, {NodeId{8}, Hlc{}}}},
       ReadRow{{VolumeId{1}, "dir", "name"}},
       ReadRow{{VolumeId{1}, "dir", "name"}, Digest128{1, 2, 3}},
       ReadRowReply{sample_row(), sample_stat()},
       ReadRowReply{{}, sample_stat(), true},
+      ReadRowReply{{}, {}, false, Hlc{9}},
       ReadPage{VolumeId{1}, "dir", "from", {4096, 12}},
       ReadPage{VolumeId{1}, "dir", "from", {4096, 12}, Digest128{1, 2, 3}},
       ReadPageReply{{}, sample_stat(), true},
       ReadPageReply{{{{"a", sample_row()}, {"b", Row{}}}, false}, sample_stat()},
       WriteRows{VolumeId{1}, "dir", {{"b", sample_row()}, {"a", Row{}}}, true, {NodeId{4}, NodeId{5}}},
+      ReadPageReply{{}, sample_stat(), true, Hlc{9}},
       WriteRowsReply{},
       WriteBlock{sample_block_key(), share(Bytes(kMaxBlockBytes, 'b')), true, {NodeId{4}}},
       WriteBlockReply{},
@@ -128,7 +131,9 @@ inline std::vector<Message> sample_messages() {
       HandOver{{{VolumeId{1}, "dir", {{"b", sample_row()}, {"a", Row{}}}}, {VolumeId{2}, "p", {{"", Row{}}}}}, true},
       HandOver{},
       SyncStore{},
-      SyncStoreReply{"a run"}};
+      SyncStoreReply{"a run"},
+      Reap{},
+      Reap{5, "a run", Hlc{9}, {{"k", md5("d")}, {Bytes("k\0", 2), {}}}}};
   for (auto& request : sample_requests()) bodies.push_back(Forward{std::move(request)});
   for (auto& answer : sample_answers()) bodies.push_back(ForwardReply{std::move(answer)});
   std::vector<Message> out;
@@ -216,17 +221,24 @@ struct Dump {
 
   std::string operator()(const Ping& v) const { return v.from ? all(*v.from) : "ping"; }
   std::string operator()(const Pong& v) const { return all(v.full, v.reaches); }
-  std::string operator()(const Gossip& v) const { return all(v.members, v.reply) + encode_layouts(v.layouts); }
+  std::string operator()(const Gossip& v) const {
+    return all(v.members, v.reply, v.horizons) + encode_layouts(v.layouts);
+  }
+  std::string operator()(const std::pair<NodeId, Hlc>& v) const { return all(v.first, v.second); }
   std::string operator()(const ReadRow& v) const { return all(v.key); }
-  std::string operator()(const ReadRowReply& v) const { return all(v.row, v.stat); }
+  std::string operator()(const ReadRowReply& v) const { return all(v.row, v.stat, v.same, v.floor); }
   std::string operator()(const ReadPage& v) const { return all(v.volume, v.partition_key, v.from, v.limit); }
-  std::string operator()(const ReadPageReply& v) const { return all(v.page.rows, v.page.complete, v.stat); }
+  std::string operator()(const ReadPageReply& v) const {
+    return all(v.page.rows, v.page.complete, v.stat, v.same, v.floor);
+  }
   std::string operator()(const WriteRows& v) const {
     return all(v.volume, v.partition_key, v.rows, v.sync, v.hint_for);
   }
   std::string operator()(const RowsOfKey& v) const { return all(v.volume, v.partition_key, v.rows); }
   std::string operator()(const HandOver& v) const { return all(v.writes, v.sync); }
   std::string operator()(const WriteRowsReply&) const { return "written"; }
+  std::string operator()(const Reap& v) const { return all(std::uint32_t{v.partition}, v.run, v.floor, v.items); }
+  std::string operator()(const Hlc& v) const { return std::to_string(v.value); }
   std::string operator()(const WriteBlock& v) const { return all(v.key, v.bytes, v.sync, v.hint_for); }
   std::string operator()(const WriteBlockReply&) const { return "written"; }
   std::string operator()(const ReadBlock& v) const { return all(v.key); }

@@ -12,7 +12,7 @@ std::string name_of(const RowKey& key) { return key.partition_key + "/" + key.so
 
 std::set<WriteId> ids_in(const Row& row) {
   std::set<WriteId> out;
-  for (const auto& v : row.versions) out.insert(id_of_value(v.value));
+  for (const auto& v : row.versions) out.insert(id_of(v));
   return out;
 }
 
@@ -20,14 +20,9 @@ std::set<WriteId> ids_in(const Row& row) {
 
 Bytes value_of(WriteId id) { return fmt::format("w{}", id); }
 
-WriteId id_of_value(const Bytes& value) {
-  WriteId id = 0;
-  if (value.size() > 1) std::from_chars(value.data() + 1, value.data() + value.size(), id);
-  return id;
-}
-
-WriteId History::begin(const RowKey& key, std::set<WriteId> superseded, bool discard_only) {
+WriteId History::begin(const RowKey& key, std::set<WriteId> superseded, bool discard_only, bool tombstone) {
   Write w;
+  w.tombstone = tombstone;
   w.key = key;
   w.superseded = std::move(superseded);
   w.discard_only = discard_only;
@@ -147,7 +142,7 @@ bool History::accounted_for(WriteId id, const std::set<WriteId>& live) const {
   while (!todo.empty()) {
     const auto w = todo.back();
     todo.pop_back();
-    if (live.contains(w)) return true;
+    if (live.contains(w) || writes_[w - 1].reaped) return true;
     if (!seen.insert(w).second) continue;
     const auto it = superseded_by_.find(w);
     if (it == superseded_by_.end()) continue;
@@ -163,7 +158,7 @@ std::set<WriteId> History::live_in(const Row& row) {
   std::set<WriteId> live;
   std::map<WriteId, EventId> events;
   for (const auto& v : row.versions) {
-    const auto id = id_of_value(v.value);
+    const auto id = id_of(v);
     live.insert(id);
     const auto [it, is_new] = events.emplace(id, v.event);
     if (!is_new && it->second != v.event) violation(fmt::format("{} shows twice, as two events", value_of(id)));
@@ -257,6 +252,7 @@ void History::check_converged() {
     const auto live = live_in(*first);
     for (const auto id : ids) {
       const auto& w = writes_[id - 1];
+      check_stays_dead(w, live);
       if (!w.acknowledged || w.may_vanish(world_.write_quorum())) continue;
       if (!w.discard_only && !accounted_for(id, live)) {
         violation(fmt::format("{} of {} was acknowledged{} and is lost", value_of(id), name_of(key),
@@ -269,6 +265,28 @@ void History::check_converged() {
       }
     }
   }
+}
+
+/// What was removed, and forgotten by an owner that has forgotten nothing else: whatever comes back then.
+void History::check_stays_dead(const Write& w, const std::set<WriteId>& live) {
+  const bool known = std::any_of(w.reaped_at.begin(), w.reaped_at.end(),
+                                 [&](std::size_t host) { return world_.up(host) && owns(host, w); });
+  if (!known || !w.acknowledged || world_.joins()) return;
+  for (const auto old : w.superseded) {
+    if (live.contains(old))
+      violation(fmt::format("{} came back in {}, long after it was removed", value_of(old), name_of(w.key)));
+  }
+}
+
+std::string History::not_reaped() const {
+  for (const auto& [key, ids] : by_key_) {
+    for (const auto host : world_.owners(key)) {
+      const auto row = world_.store(host).get(key);
+      if (!row || !row->is_grave() || row->latest().physical_ms() > world_.wall_ms(host) - 10'000) continue;
+      return fmt::format("host{} keeps what was removed of {}", host + 1, name_of(key));
+    }
+  }
+  return {};
 }
 
 void History::concluded_absence(std::size_t host, const RowKey& key) {
@@ -310,24 +328,35 @@ std::string History::not_surrendered() const {
 void History::saved(std::size_t host, const Batch& batch) {
   for (const auto& [key, row] : batch.rows) {
     for (const auto& v : row.versions) {
-      const auto id = id_of_value(v.value);
+      const auto id = id_of(v);
       if (id > 0 && id <= writes_.size()) {
         auto& w = writes_[id - 1];
         if (w.refused) violation(fmt::format("host{} saved {}, which had been refused", host + 1, v.value));
         if (w.hlc != v.hlc) check_clock(w, id, v.hlc);
       }
-      const auto [it, is_new] = dots_.emplace(v.dot, v.value);
-      if (!is_new && it->second != v.value) {
-        violation(fmt::format("host{} saved {} under the dot of {} ({}.{})", host + 1, v.value, it->second,
-                              static_cast<std::uint64_t>(v.dot.node), v.dot.counter));
+      const auto [it, is_new] = dots_.emplace(v.dot, id);
+      if (!is_new && it->second != id) {
+        violation(fmt::format("host{} saved {} under the dot of {} ({}.{})", host + 1, value_of(id),
+                              value_of(it->second), static_cast<std::uint64_t>(v.dot.node), v.dot.counter));
       }
+    }
+  }
+  for (const auto& key : batch.erase_rows) {
+    const auto it = by_key_.find(key);
+    if (it == by_key_.end()) continue;
+    for (const auto id : it->second) {
+      auto& w = writes_[id - 1];
+      if (!w.tombstone || !owns(host, w)) continue;
+      w.reaped = true;
+      w.reaped_at.insert(host);
     }
   }
 }
 
 void History::check_clock(Write& w, WriteId id, Hlc hlc) {
-  if (w.hlc != Hlc{}) violation(fmt::format("{} has two clocks", value_of(id)));
-  w.hlc = hlc;
+  // What is tried again for long gets a new one, where something may be reaped meanwhile.
+  if (w.hlc != Hlc{} && !world_.reaps()) violation(fmt::format("{} has two clocks", value_of(id)));
+  w.hlc = w.hlc == Hlc{} ? hlc : std::min(w.hlc, hlc);
   for (const auto old : w.superseded) {
     if (writes_[old - 1].hlc < hlc) continue;
     violation(fmt::format("{} replaced {}, and its clock is not greater", value_of(id), value_of(old)));
@@ -348,13 +377,19 @@ void History::Kept::lose_disk(std::size_t host, bool owner) {
 
 void History::lost_tail(std::size_t host) {
   last_loss_us_ = world_.now_us();
-  for (auto& w : writes_) w.lose_tail(host, owns(host, w));
+  for (auto& w : writes_) {
+    w.lose_tail(host, owns(host, w));
+    w.reaped_at.erase(host);
+  }
   for (auto& [key, b] : blocks_) b.lose_tail(host, owns(host, key));
 }
 
 void History::lost_disk(std::size_t host) {
   last_disk_loss_us_ = last_loss_us_ = world_.now_us();
-  for (auto& w : writes_) w.lose_disk(host, owns(host, w));
+  for (auto& w : writes_) {
+    w.lose_disk(host, owns(host, w));
+    w.reaped_at.erase(host);
+  }
   for (auto& [key, b] : blocks_) b.lose_disk(host, owns(host, key));
 }
 

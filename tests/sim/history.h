@@ -34,16 +34,17 @@ namespace kinfs::sim {
 
 using WriteId = std::uint64_t;
 
-/// The bytes of a write, by which the checkers know it again.
+/// A write in words; the value of those that have one.
 Bytes value_of(WriteId id);
-WriteId id_of_value(const Bytes& value);
+/// The checkers know it again by the time that it carries: a tombstone has no value.
+inline WriteId id_of(const Version& version) { return static_cast<WriteId>(version.time_ns); }
 
 class History : public World::Observer {
  public:
   explicit History(World& world) : world_(world) { world.observe(this); }
 
   /// A client is about to send a put of one row. `superseded`: the writes it means to replace.
-  WriteId begin(const RowKey& key, std::set<WriteId> superseded, bool discard_only);
+  WriteId begin(const RowKey& key, std::set<WriteId> superseded, bool discard_only, bool tombstone);
   /// Of one put; the writes that it only discarded included.
   void acknowledged(const std::vector<WriteId>& ids, bool sync, bool degraded);
   /// The first answer to a put was an error that does not leave the outcome open.
@@ -70,6 +71,8 @@ class History : public World::Observer {
   void check_blocks();
   /// After that and some time more: what a host holds and does not own, in words; empty: nothing.
   std::string not_surrendered() const;
+  /// After that and some time more: what was removed long ago and is not forgotten, in words; empty: nothing.
+  std::string not_reaped() const;
   /// All blocks that must be readable.
   std::vector<BlockKey> blocks_that_must_be() const;
 
@@ -113,6 +116,9 @@ class History : public World::Observer {
     RowKey key;
     std::set<WriteId> superseded;
     bool discard_only = false;
+    bool tombstone = false;
+    bool reaped = false;              // at some owner, once
+    std::set<std::size_t> reaped_at;  // owners that have not lost anything since
     bool refused = false;
     Hlc hlc;  // once it is known
   };
@@ -132,6 +138,7 @@ class History : public World::Observer {
   void check_clock(Write& w, WriteId id, Hlc hlc);
   void check_confirmed(const Kept& kept, const std::set<std::size_t>& confirmed, VolumeId volume, const Bytes& key,
                        const std::string& what);
+  void check_stays_dead(const Write& w, const std::set<WriteId>& live);
   bool accounted_for(WriteId id, const std::set<WriteId>& live) const;
   std::set<WriteId> live_in(const Row& row);
 
@@ -139,7 +146,7 @@ class History : public World::Observer {
   std::vector<Write> writes_;  // by id - 1
   std::map<RowKey, std::vector<WriteId>> by_key_;
   std::map<WriteId, std::vector<WriteId>> superseded_by_;  // attempted or acknowledged
-  std::map<Dot, Bytes> dots_;
+  std::map<Dot, WriteId> dots_;
   std::map<BlockKey, Block> blocks_;
   std::vector<std::string> violations_;
   std::int64_t last_loss_us_ = -1;  // when some host last lost a tail

@@ -47,6 +47,8 @@ const std::map<std::string, PlantedBug> kBugs{
     {"scrub-looks-away", PlantedBug::kScrubLooksAway},
     {"surrender-unconfirmed", PlantedBug::kSurrenderUnconfirmed},
     {"keep-from-successors", PlantedBug::kKeepFromSuccessors},
+    {"reap-without-horizon", PlantedBug::kReapWithoutHorizon},
+    {"no-floor", PlantedBug::kNoFloor},
     {"forward-twice", PlantedBug::kForwardTwice},
     {"same-unseen", PlantedBug::kSameUnseen},
     {"take-over-first", PlantedBug::kTakeOverFirst},
@@ -132,14 +134,15 @@ int run_many(std::uint64_t first, std::uint64_t last, const RunOptions& options,
   return thin ? 1 : 0;
 }
 
-int play_all(const std::vector<std::string>& paths, bool trace) {
+/// `find`: succeed when one is not as told.
+int play_all(const std::vector<std::string>& paths, const RunOptions& options, bool find) {
   int failed = 0;
   for (const auto& path : paths) {
-    const auto played = play_scenario(path, trace);
+    const auto played = play_scenario(path, options.trace, options.bug);
     fmt::print("{}: {}\n", path, played ? "as told" : played.error().text);
     failed += played ? 0 : 1;
   }
-  return failed == 0 ? 0 : 1;
+  return (failed == 0) != find ? 0 : 1;
 }
 
 std::optional<std::pair<std::uint64_t, std::uint64_t>> parse_range(const std::string& text) {
@@ -168,7 +171,7 @@ int main(int argc, char** argv) {
   bool members = false;
   app.add_flag("--members", members, "hosts join and leave in each run, not in a quarter of them");
   app.add_option("--bug", bug_name, "a planted bug, to see that it is found");
-  app.add_flag("--find", find, "with --seeds and --bug: succeed at the first seed that finds it");
+  app.add_flag("--find", find, "with --bug, and --seeds or --scenario: succeed where it is found");
   std::vector<std::string> scenarios;
   app.add_option("--scenario", scenarios, "play these scenario files instead");
   app.add_flag("--trace", trace, "print every message and fault of the run");
@@ -190,7 +193,7 @@ int main(int argc, char** argv) {
     }
     bug = it->second;
   }
-  if (!scenarios.empty()) return play_all(scenarios, trace);
+  if (!scenarios.empty()) return play_all(scenarios, {0, bug, trace, members}, find);
   if (many->count() > 0) {
     const auto range = parse_range(seeds);
     if (!range) {

@@ -20,13 +20,22 @@ using Words = std::vector<std::string>;
 
 class Scenario {
  public:
-  explicit Scenario(bool trace) : trace_(trace) {}
+  Scenario(bool trace, PlantedBug bug) : trace_(trace), bug_(bug) {}
 
   Result<void> line(const Words& w) {
-    if (w[0] == "hosts" && (w.size() == 2 || w.size() == 5)) return hosts(w);
+    if (w[0] == "hosts") return hosts(w);
     if (world_ == nullptr) return bad("the first command is `hosts N`");
     if (w[0] == "key" && w.size() == 2) return key(w[1]);
     if (w[0] == "put" && w.size() >= 6) return put(w);
+    if (w[0] == "remove" && w.size() >= 6) return put(w);
+    if (w[0] == "reaped" && w.size() == 2) return reaped(key_of(w[1]));
+    if (w[0] == "kept" && w.size() == 2) return kept(key_of(w[1]));
+    if (w[0] == "compare" && w.size() == 1) return compare();
+    if (w.size() == 4 && w[2] == "via") {
+      return with_host(w[1], [&](std::size_t host) {
+        return with_host(w[3], [&](std::size_t by) { return change(w[0], host, by); });
+      });
+    }
     if (w[0] == "get" && w.size() >= 6) return get(w);
     if (w[0] == "replica" && w.size() >= 6) return replica(w);
     if (w[0] == "hints" && w.size() == 7) return hints(w);
@@ -61,11 +70,19 @@ class Scenario {
 
   Result<void> hosts(const Words& w) {
     WorldOptions options;
+    if (w.size() < 2) return bad("how many?");
     options.hosts = std::stoul(w[1]);
-    if (w.size() == 5) {
+    if (w.size() >= 5) {
       const auto number = [&](std::size_t i) { return static_cast<std::uint32_t>(std::stoul(w[i])); };
       options.quorum = {number(2), number(3), number(4)};
     }
+    const auto says = [&](const char* word) { return std::find(w.begin() + 2, w.end(), word) != w.end(); };
+    if (says("reaping")) {
+      options.compare_interval_ms = 4000;
+      options.reap_after_ms = 2000;
+    }
+    options.joins = says("joining");
+    options.bug = bug_;
     options.trace = trace_;
     world_ = std::make_unique<World>(options);
     world_->run_until(1'000'000);
@@ -90,14 +107,87 @@ class Scenario {
       world_->crash(host, true);
     else if (what == "start")
       world_->restart(host);
+    else if (what == "back-up")
+      world_->back_up(host);
+    else if (what == "restore")
+      world_->restore_disk(host);
     else
       return bad("no such command");
     return {};
   }
 
   Result<void> settle() {
-    if (world_->run_until([&] { return world_->idle(); }, 30'000'000)) return {};
+    const auto idle = [&](std::size_t h) { return !world_->up(h) || world_->node(h).idle(); };
+    const auto all_idle = [&] {
+      if (!world_->joins()) return world_->idle();
+      for (std::size_t h = 0; h < world_->hosts(); ++h) {
+        if (!idle(h)) return false;
+      }
+      return true;
+    };
+    if (world_->run_until(all_idle, 30'000'000)) return {};
     return bad("not settled after 30 s:" + world_->why_not_idle());
+  }
+
+  std::vector<std::size_t> that_have(const RowKey& key) const {
+    std::vector<std::size_t> out;
+    for (std::size_t h = 0; h < world_->hosts(); ++h) {
+      if (world_->up(h) && !excused_.contains(h) && !world_->store(h).get(key)->empty()) out.push_back(h);
+    }
+    return out;
+  }
+
+  Result<void> reaped(const RowKey& key) {
+    if (world_->run_until([&] { return that_have(key).empty(); }, 60'000'000)) return {};
+    return bad(fmt::format("after a minute host{} has something of it", that_have(key).front() + 1));
+  }
+
+  Result<void> kept(const RowKey& key) {
+    world_->run_until(world_->now_us() + 30'000'000);
+    if (!that_have(key).empty()) return {};
+    return bad("after half a minute nobody has it");
+  }
+
+  /// Two passes by each host: the second began after now.
+  Result<void> compare() {
+    world_->run_until(world_->now_us() + 12'000'000);
+    return {};
+  }
+
+  Result<void> change(const std::string& what, std::size_t host, std::size_t by) {
+    using Change = cluster::ChangeMemberRequest::Change;
+    cluster::Request request = cluster::AdmitRequest{world_->member(host)};
+    if (what == "leave" || what == "excuse") {
+      const auto change = what == "leave" ? Change::kLeave : Change::kExcuse;
+      request = cluster::ChangeMemberRequest{world_->member(host).name, change, true, 1, ""};
+    } else if (what != "join") {
+      return bad("no such command");
+    }
+    auto answer = ask(by, request);
+    const auto is_busy = [&] {
+      const auto* error = answer ? std::get_if<Error>(&*answer) : nullptr;
+      return error != nullptr && error->code == Errc::kBusy;
+    };
+    for (int tries = 0; is_busy() && tries < 20; ++tries) {
+      world_->run_until(world_->now_us() + 500'000);
+      answer = ask(by, request);
+    }
+    auto* admitted = answer ? std::get_if<cluster::Admitted>(&*answer) : nullptr;
+    if (admitted == nullptr) {
+      const auto* error = answer ? std::get_if<Error>(&*answer) : nullptr;
+      return bad("the change was refused: " + (error != nullptr ? error->text : "no answer"));
+    }
+    if (what == "join") world_->join(host, std::move(admitted->members));
+    if (what == "excuse") excused_.insert(host);
+    const auto done = [&] {
+      for (std::size_t h = 0; h < world_->hosts(); ++h) {
+        const bool counts = world_->up(h) && !excused_.contains(h);
+        if (counts && world_->node(h).layouts().changing()) return false;
+      }
+      return true;
+    };
+    if (world_->run_until(done, 60'000'000)) return {};
+    return bad("the change does not come to its end");
   }
 
   static RowKey key_of(const std::string& name) { return {VolumeId{2}, name, ""}; }
@@ -113,7 +203,8 @@ class Scenario {
     return out;
   }
 
-  // put VALUE to KEY via HOST [over V ...] [is OUTCOME]
+  // put VALUE to KEY via HOST [over V ...] [is OUTCOME]; remove: the same, with a name for the tombstone, which is
+  // known by it as host's
   Result<void> put(const Words& w) {
     return with_host(w[5], [&](std::size_t host) -> Result<void> {
       std::set<std::string> over;
@@ -126,13 +217,18 @@ class Scenario {
       const Row shown = over.empty() ? Row{} : shown_[w[3]];
       std::vector<Dot> dots;
       for (const auto& v : shown.versions) {
-        if (over.contains(v.value)) dots.push_back(v.dot);
+        if (over.contains(name_of(v))) dots.push_back(v.dot);
       }
       if (dots.size() < over.size()) return bad("the last get of " + w[3] + " did not show all of these");
       Version v;
       v.event = {ClientId{host + 1}, 1, ++sequence_};
       v.hlc = Hlc::from_ms(world_->now_us() / 1000);
-      v.value = w[1];
+      v.tombstone = w[0] == "remove";
+      if (v.tombstone) {
+        v.host = w[1];
+      } else {
+        v.value = w[1];
+      }
       const auto k = key_of(w[3]);
       cluster::PutRequest request{k.volume, k.partition_key, {}, {}};
       request.rows.push_back(RowPut{k.sort_key, superseding(shown, dots), {v}, {}});
@@ -144,9 +240,11 @@ class Scenario {
     });
   }
 
+  static std::string name_of(const Version& v) { return v.tombstone ? v.host : v.value; }
+
   static std::set<std::string> values(const Row& row) {
     std::set<std::string> out;
-    for (const auto& v : row.versions) out.insert(v.value);
+    for (const auto& v : row.versions) out.insert(name_of(v));
     return out;
   }
 
@@ -195,18 +293,20 @@ class Scenario {
   }
 
   bool trace_;
+  PlantedBug bug_;
   std::unique_ptr<World> world_;
   std::map<std::string, std::size_t> names_;
   std::map<std::string, Row> shown_;
+  std::set<std::size_t> excused_;
   std::uint64_t sequence_ = 0;
 };
 
 }  // namespace
 
-Result<void> play_scenario(const std::string& path, bool trace) {
+Result<void> play_scenario(const std::string& path, bool trace, PlantedBug bug) {
   std::ifstream in(path);
   if (!in) return fail(Errc::kNotFound, path + " cannot be read");
-  Scenario scenario(trace);
+  Scenario scenario(trace, bug);
   std::string text;
   for (int number = 1; std::getline(in, text); ++number) {
     if (trace) fmt::print("{:4}  {}\n", number, text);

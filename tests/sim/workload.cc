@@ -87,8 +87,9 @@ class SimClient {
                    });
   }
 
-  // A key that is written once and never again: what heals it later is not another write.
+  // A key that is written once and never again: what heals it later is not another write. Or it is removed, for good.
   void put_cold() {
+    if (world_.reaps() && !cold_.empty() && world_.chance() < 0.5) return remove_cold();
     const auto& near = keys_[static_cast<std::size_t>(world_.between(0, std::ssize(keys_) - 1))];
     const RowKey key{near.volume, near.partition_key, fmt::format("once{}-{}", identity_, sequence_)};
     Put put;
@@ -96,7 +97,24 @@ class SimClient {
     put.request.partition_key = key.partition_key;
     put.request.options.sync = world_.chance() < 0.1;
     add_row(put, key, Row{});
+    if (world_.reaps()) cold_.push_back(key);
     send(std::move(put));
+  }
+
+  void remove_cold() {
+    const auto key = cold_[static_cast<std::size_t>(world_.between(0, std::ssize(cold_) - 1))];
+    std::erase(cold_, key);
+    world_.request(some_host(), cluster::GetRequest{key.volume, key.partition_key, key.sort_key}, kPatienceMs,
+                   [this, key](std::optional<cluster::Answer> answer) {
+                     const auto* got = answer ? std::get_if<GetResult>(&*answer) : nullptr;
+                     if (got == nullptr) return next();
+                     Put put;
+                     put.request.volume = key.volume;
+                     put.request.partition_key = key.partition_key;
+                     put.request.options.sync = world_.chance() < 0.3;
+                     add_row(put, key, got->row, true);
+                     send(std::move(put));
+                   });
   }
 
   // A reader of an old page is a writer of siblings: sometimes it thinks long.
@@ -120,23 +138,24 @@ class SimClient {
     });
   }
 
-  void add_row(Put& put, const RowKey& key, const Row& shown) {
+  void add_row(Put& put, const RowKey& key, const Row& shown, bool removes = false) {
     // What is superseded: all that was shown, some of it, or nothing. One write may be there under two dots.
     std::set<WriteId> chosen;
-    const auto dice = world_.chance();
+    const auto dice = removes ? 0 : world_.chance();
     for (const auto& v : shown.versions) {
-      if (dice < 0.7 || (dice < 0.9 && world_.chance() < 0.5)) chosen.insert(id_of_value(v.value));
+      if (dice < 0.7 || (dice < 0.9 && world_.chance() < 0.5)) chosen.insert(id_of(v));
     }
     std::vector<Dot> dots;
     Hlc above;
     for (const auto& v : shown.versions) {
-      if (!chosen.contains(id_of_value(v.value))) continue;
+      if (!chosen.contains(id_of(v))) continue;
       dots.push_back(v.dot);
       above = std::max(above, v.hlc);
     }
     const bool discard_only = !chosen.empty() && chosen.size() < shown.versions.size() && world_.chance() < 0.3;
     RowPut row{key.sort_key, superseding(shown, dots), {}};
-    const auto id = history_.begin(key, chosen, discard_only);
+    const bool tombstone = !discard_only && (removes || world_.chance() < 0.1);
+    const auto id = history_.begin(key, chosen, discard_only, tombstone);
     put.writes.push_back(id);
     if (!discard_only) {
       Version v;
@@ -144,8 +163,9 @@ class SimClient {
       // The clock of its host may be hours behind that of whose writes it replaces.
       v.hlc = std::max(clock_.next(world_.wall_ms(home_)), Hlc{above.value + 1});
       v.host = fmt::format("host{}", home_ + 1);
-      v.tombstone = world_.chance() < 0.1;
-      v.value = value_of(id);
+      v.tombstone = tombstone;
+      v.time_ns = static_cast<std::int64_t>(id);
+      if (!tombstone) v.value = value_of(id);
       row.add.push_back(std::move(v));
     }
     if (world_.tracing()) {
@@ -253,6 +273,7 @@ class SimClient {
   std::size_t home_;
   std::uint64_t identity_;
   std::uint64_t sequence_ = 0;
+  std::vector<RowKey> cold_;
   cluster::HlcClock clock_;
   std::int64_t end_us_ = 0;
   bool done_ = false;
@@ -474,6 +495,17 @@ void surrender_all(World& world, History& history) {
   history.violation(held + ", which it does not own, a minute after all was healed");
 }
 
+/// And what was removed is forgotten, when it is long enough ago.
+void reap_all(World& world, History& history) {
+  std::string kept;
+  for (int second = 0; second < 60; ++second) {
+    kept = history.not_reaped();
+    if (kept.empty()) return;
+    world.run_until(world.now_us() + 1'000'000);
+  }
+  history.violation(kept + ", long after all was healed");
+}
+
 // Heal everything, let hints drain. Replicas become equal by comparing what they hold, with no reads; where that is
 // switched off, by one read of each key.
 void finish(World& world, History& history, const std::optional<Joiners>& joiners) {
@@ -488,6 +520,7 @@ void finish(World& world, History& history, const std::optional<Joiners>& joiner
     compare_all(world, history);
     surrender_all(world, history);
   }
+  if (world.reaps()) reap_all(world, history);
   const auto keys = history.keys();
   std::size_t first = 0;
   while (!world.up(first)) ++first;
@@ -567,6 +600,7 @@ RunResult run_seed(const RunOptions& options) {
   }
   // Not where hosts come and go: who has a block there now is not who had it when it was acknowledged.
   w.bit_flips = w.compare_interval_ms != 0 && !w.joins && w.quorum.n != 1 && chance() < 0.25;
+  if (w.compare_interval_ms != 0 && chance() < 0.7) w.reap_after_ms = 2000;
 
   World world(w);
   History history(world);
@@ -600,16 +634,16 @@ std::string RunResult::census() const {
       "{} hosts (n {} r {} w {}), {} operations ({} answered), {} reads with siblings; puts {} ({} degraded), gets {} "
       "({} degraded), "
       "repairs {}, hints {} kept {} delivered, {} passes of anti-entropy ({} rows and {} blocks exchanged, {} and {} "
-      "surrendered), "
+      "surrendered, {} reaped), "
       "retries collapsed {}; faults: {} cuts, {} one-way cuts, {} kills, "
       "{} power cuts ({} lost data), {} stops, {} full disks, {} clock jumps, {} emptied and {} restored disks; "
       "messages: {} lost, {} repeated, {} late",
       hosts, quorum.n, quorum.r, quorum.w, operations, answered, true_siblings, counters.puts, counters.degraded_puts,
       counters.gets, counters.degraded_reads, counters.repairs, counters.hints_kept, counters.hints_delivered,
       counters.compare_passes, counters.rows_exchanged, counters.blocks_exchanged, counters.rows_surrendered,
-      counters.blocks_surrendered, counters.retries_collapsed, f.cuts, f.one_way_cuts, f.crashes, f.power_cuts,
-      f.power_cuts_that_lost, f.pauses, f.full_disks, f.clock_jumps, f.emptied_disks, f.restored_disks, f.lost_messages,
-      f.repeated_messages, f.late_messages);
+      counters.blocks_surrendered, counters.rows_reaped, counters.retries_collapsed, f.cuts, f.one_way_cuts, f.crashes,
+      f.power_cuts, f.power_cuts_that_lost, f.pauses, f.full_disks, f.clock_jumps, f.emptied_disks, f.restored_disks,
+      f.lost_messages, f.repeated_messages, f.late_messages);
 }
 
 }  // namespace kinfs::sim

@@ -28,7 +28,8 @@ void add(cluster::Counters& sum, const cluster::Counters& c) {
   sum.compare_passes += c.compare_passes, sum.rows_exchanged += c.rows_exchanged;
   sum.blocks_exchanged += c.blocks_exchanged;
   sum.scrub_passes += c.scrub_passes, sum.blocks_mended += c.blocks_mended;
-  sum.rows_surrendered += c.rows_surrendered, sum.blocks_surrendered += c.blocks_surrendered;
+  sum.rows_reaped += c.rows_reaped, sum.rows_surrendered += c.rows_surrendered,
+      sum.blocks_surrendered += c.blocks_surrendered;
 }
 
 }  // namespace
@@ -443,6 +444,7 @@ cluster::NodeConfig World::config_of(std::size_t host) const {
   config.seeds = {node_id(0)};
   config.quorum = options_.quorum;
   config.compare_interval_ms = options_.compare_interval_ms;
+  config.reap_after_ms = options_.reap_after_ms;
   config.scrub_interval_ms = options_.bit_flips ? 2000 : 0;
   config.bug = options_.bug;
   return config;
@@ -577,8 +579,9 @@ namespace {
 std::string values_of(const Row& row) {
   std::string out = "{";
   for (const auto& v : row.versions) {
-    out += fmt::format("{}{}{}@{}.{}", out.size() > 1 ? " " : "", v.tombstone ? "-" : "", v.value,
-                       static_cast<std::uint64_t>(v.dot.node), v.dot.counter);
+    out += fmt::format("{}{}{}@{}.{}/{}", out.size() > 1 ? " " : "", v.tombstone ? "-" : "",
+                       v.value.empty() ? fmt::format("w{}", v.time_ns) : v.value,
+                       static_cast<std::uint64_t>(v.dot.node), v.dot.counter, v.hlc.physical_ms() % 100000000);
   }
   return out + "}";
 }
@@ -624,6 +627,9 @@ struct Describe {
     return out;
   }
   std::string operator()(const cluster::WriteRowsReply&) const { return "written"; }
+  std::string operator()(const cluster::Reap& r) const {
+    return fmt::format("reaps {} rows of partition {} up to {} ms", r.items.size(), r.partition, r.floor.physical_ms());
+  }
   std::string operator()(const cluster::WriteBlock&) const { return "write block"; }
   std::string operator()(const cluster::WriteBlockReply&) const { return "block written"; }
   std::string operator()(const cluster::ReadBlock&) const { return "read block"; }
@@ -660,6 +666,7 @@ std::string describe(const Batch& batch) {
   const auto name_of = [](const RowKey& key) { return key.partition_key + "/" + key.sort_key; };
   std::string out;
   for (const auto& [key, row] : batch.rows) out += fmt::format(" {}={}", name_of(key), values_of(row));
+  for (const auto& key : batch.erase_rows) out += fmt::format(" {} is erased", name_of(key));
   for (const auto& h : batch.add_hints) {
     out += fmt::format(" +hint {} of {} for host{}", h.sequence, name_of(h.key), static_cast<std::uint64_t>(h.target));
   }

@@ -37,6 +37,7 @@ struct WorldOptions {
   double crash_in_effects = 0;            // between any two effects
   bool disk_faults = false;               // disks are emptied, and restored from backups
   std::uint32_t compare_interval_ms = 0;  // of anti-entropy; 0: none
+  std::uint32_t reap_after_ms = 0;        // 0: nothing is reaped
   bool joins = false;                     // host1 is alone at first; others join, and leave
   bool bit_flips = false;                 // in stored blocks
   bool trace = false;
@@ -156,6 +157,7 @@ class World {
   bool bit_flips() const { return options_.bit_flips; }
   /// In one of its blocks, if it has any.
   void flip_a_bit(std::size_t host);
+  bool reaps() const { return options_.reap_after_ms != 0; }
   bool compares() const { return options_.compare_interval_ms != 0; }
   /// Keeps a copy of the disk, for restore_disk().
   void back_up(std::size_t host);

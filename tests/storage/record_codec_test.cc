@@ -30,6 +30,21 @@ constexpr ByteView kGoldenLocation = "080210ac0218808010";
 const NodeMeta kMeta{NodeId{0x1122334455667788}, Bytes(16, 'c'), 1024, {99}, 3, 512, "boot"};
 const BlockLocation kLocation{2, 300, 262144};
 
+TEST(RecordCodec, WhatIsGoneAndFloorsComeBack) {
+  auto row = rich_row();
+  row.gone = Hlc{row.latest().value + 1};
+  EXPECT_EQ(decode_row(encode_row(row)), row);
+  row.gone = rich_row().latest();  // which a version has
+  EXPECT_EQ(decode_row(encode_row(row)).error().code, Errc::kCorrupt);
+  auto meta = kMeta;
+  meta.horizon = Hlc{7};
+  meta.floors.assign(kPartitions, Hlc{});
+  meta.floors[5] = Hlc{9};
+  EXPECT_EQ(decode_meta(encode_meta(meta)), meta);
+  meta.floors.resize(3);
+  EXPECT_EQ(decode_meta(encode_meta(meta)).error().code, Errc::kCorrupt);
+}
+
 TEST(RecordCodec, GoldenBytesOfVersion1) {
   EXPECT_EQ(to_hex(encode_row(rich_row())), kGoldenRow);
   EXPECT_EQ(to_hex(encode_version(rich_row().versions[1])), kGoldenVersion);

@@ -87,6 +87,61 @@ TEST(Merge, ANodeThatLostItsDiskHidesNothing) {
   EXPECT_EQ(merge(lost, since).versions.size(), 2u);
 }
 
+TEST(Merge, WhatIsBelowTheOtherSidesFloorAndNotThereIsDead) {
+  auto v = version(event(1, 1), "x");
+  v.hlc = Hlc{5};
+  Row old;
+  add_version(old, v, kA1);
+  const Row none;
+  EXPECT_EQ(merge({old, {}}, {none, Hlc{4}}), old);
+  const Row dead = merge({old, {}}, {none, Hlc{5}});
+  EXPECT_TRUE(dead.versions.empty());
+  EXPECT_TRUE(dead.context.covers(kA1));
+  EXPECT_EQ(dead.latest(), Hlc{5});
+  EXPECT_TRUE(dead.is_grave());
+  EXPECT_EQ(merge({old, Hlc{9}}, {old, Hlc{9}}), old);  // both have it: it lives
+  EXPECT_EQ(merge(dead, old), dead);
+}
+
+TEST(Row, KnowsTheLatestClockOfWhatIsGone) {
+  auto early = version(event(1, 1), "x"), late = version(event(2, 1), "y");
+  early.hlc = Hlc{5};
+  late.hlc = Hlc{7};
+  Row row;
+  add_version(row, late, kB1);
+  EXPECT_EQ(row.gone, Hlc{});
+  add_version(row, early, kA1);
+  EXPECT_EQ(row.latest(), Hlc{7});
+  const Row left = superseding(row, {kB1});
+  EXPECT_EQ(left.gone, Hlc{7});
+  EXPECT_NE(left.fingerprint(), [&] {
+    auto other = left;
+    other.gone = {};
+    return other.fingerprint();
+  }());
+  EXPECT_EQ(merge(row, left), left);
+  Row over = left;
+  auto last = version(event(3, 1), "z");
+  last.hlc = Hlc{9};
+  add_version(over, last, kA2);
+  EXPECT_EQ(over.gone, Hlc{});  // a version tells it
+}
+
+TEST(Row, IsAGraveWithNothingButPlainTombstones) {
+  auto tombstone = version(event(1, 1), {});
+  tombstone.tombstone = true;
+  Row row;
+  EXPECT_FALSE(row.is_grave());
+  add_version(row, tombstone, kA1);
+  EXPECT_TRUE(row.is_grave());
+  auto telling = version(event(2, 1), "moved");
+  telling.tombstone = true;
+  add_version(row, telling, kB1);
+  EXPECT_FALSE(row.is_grave());
+  EXPECT_TRUE(superseding(row, {kB1}).is_grave());
+  EXPECT_FALSE(row_of(event(1, 1), {}, kA1).is_grave());  // an empty value is a value
+}
+
 TEST(Context, CoversWhatWasSeenAndWhatWasVouchedFor) {
   const NodeId node{5};
   CausalContext c;
