@@ -6,7 +6,8 @@
 
 namespace kinfs::cluster {
 namespace {
-constexpr std::size_t kLooksPerTick = 64;   // at partitions
+constexpr std::size_t kLooksPerTick = 64;  // at partitions whose sum is not known; many items count for several
+constexpr std::size_t kItemsPerLook = 32;
 constexpr std::size_t kChosenAtMost = 256;  // partitions in one pass
 constexpr std::int64_t kSyncMs = 30'000;    // a disk that has much to write
 }  // namespace
@@ -30,8 +31,7 @@ bool Reaper::is_first(std::uint16_t partition) const {
 void Reaper::tick() {
   if (!pass_) {
     if (!may_begin()) return;
-    // As often as horizons rise.
-    next_ms_ = core_.now.mono_ms + std::max<std::int64_t>(1, core_.config.reap_after_ms / 10);
+    next_ms_ = core_.now.mono_ms + std::max<std::int64_t>(1, core_.config.reap_after_ms / 2);
     const auto floor = core_.bug(PlantedBug::kReapWithoutHorizon) ? core_.clock.last() : horizon_.least();
     if (floor == Hlc{}) return;
     pass_.emplace();
@@ -62,7 +62,7 @@ void Reaper::look() {
       const auto looked = sums_.advance(ItemKind::kRow, partition, look_);
       if (!looked) continue;  // it cannot be read
       if (!*looked) return;   // more pages of it, in the next tick
-      looks += 1 + (*looked)->items / kPageItems;
+      looks += 1 + (*looked)->items / kItemsPerLook;
     }
     const auto* sum = sums_.find(ItemKind::kRow, partition);
     const auto oldest = sums_.oldest_grave(partition);
@@ -223,8 +223,9 @@ void Reaper::apply(const Reap& reap) {
     if (!row || !row->is_grave() || row->latest() > reap.floor || item_digest(item.key, *row) != item.digest) continue;
     batch.erase_rows.push_back(std::move(*key));
   }
-  (void)core_.dots.with_floor(reap.partition, std::max(core_.dots.floor(reap.partition), reap.floor));
-  batch.meta = core_.dots.erases(reap.partition);
+  // Later dots go on vouching for those that are forgotten here: they are dead, and a row that is written for years
+  // must not tell each of the times at which others were reaped.
+  batch.meta = core_.dots.with_floor(reap.partition, std::max(core_.dots.floor(reap.partition), reap.floor));
   core_.counters.rows_reaped += batch.erase_rows.size();
   core_.save(core_.new_id(), std::move(batch));
 }

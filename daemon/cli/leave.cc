@@ -81,8 +81,7 @@ int leave(const LeaveOptions& options) {
     }
     return kExitDone;
   } catch (const Json::exception& e) {
-    return give_up(
-        {Errc::kInternal, fmt::format("the daemon's status cannot be read ({}); is it as new as kinfs?", e.what())});
+    return give_up_unreadable(e);
   }
 }
 

@@ -88,8 +88,7 @@ int nodes(const NodesOptions& options) {
     }
     return kExitDone;
   } catch (const Json::exception& e) {
-    return give_up(
-        {Errc::kInternal, fmt::format("the daemon's answer cannot be read ({}); is it as new as kinfs?", e.what())});
+    return give_up_unreadable(e);
   }
 }
 

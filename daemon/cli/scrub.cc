@@ -48,8 +48,7 @@ int scrub(const ScrubOptions& options) {
     if (lost != 0) fmt::print("{} are damaged that no other host could give: see kinfs status\n", lost);
     return since("damaged") == 0 && lost == 0 ? kExitDone : kExitAttention;
   } catch (const Json::exception& e) {
-    return give_up(
-        {Errc::kInternal, fmt::format("the daemon's answer cannot be read ({}); is it as new as kinfs?", e.what())});
+    return give_up_unreadable(e);
   }
 }
 

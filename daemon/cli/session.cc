@@ -23,6 +23,11 @@ int give_up(const Error& error) {
   return exit_code_of(error.code);
 }
 
+int give_up_unreadable(const Json::exception& error) {
+  complain(fmt::format("the daemon's answer cannot be read ({}); is it as new as kinfs?", error.what()));
+  return exit_code_of(Errc::kInternal);
+}
+
 void print_json(const Json& json) { fmt::print("{}\n", json.dump(-1, ' ', false, Json::error_handler_t::replace)); }
 
 std::string printable(std::string_view name) {

@@ -26,6 +26,8 @@ std::string socket_path_of(const std::string& option);
 void complain(const std::string& words);
 /// The same, and what to exit with.
 int give_up(const Error& error);
+/// The same, for a daemon's answer that is other than this program expects.
+int give_up_unreadable(const Json::exception& error);
 /// One line of JSON on standard output. Bytes that are no UTF-8 appear as U+FFFD.
 void print_json(const Json& json);
 /// Names as one line on a terminal: control characters and what is no UTF-8 as \xNN.

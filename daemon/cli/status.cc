@@ -153,8 +153,7 @@ int status(const StatusOptions& options) {
     }
     return safe ? kExitDone : kExitAttention;
   } catch (const Json::exception& e) {
-    return give_up(
-        {Errc::kInternal, fmt::format("the daemon's status cannot be read ({}); is it as new as kinfs?", e.what())});
+    return give_up_unreadable(e);
   }
 }
 
@@ -194,8 +193,7 @@ int ring(const RingOptions& options) {
     fmt::print("\n");
     return kExitDone;
   } catch (const Json::exception& e) {
-    return give_up(
-        {Errc::kInternal, fmt::format("the daemon's answer cannot be read ({}); is it as new as kinfs?", e.what())});
+    return give_up_unreadable(e);
   }
 }
 

@@ -194,6 +194,22 @@ TEST_F(ReaperTest, AnOldPutGetsANewClock) {
   EXPECT_GT(stored("k").versions.front().hlc, Hlc::from_ms(now.wall_ms - 10'000));
 }
 
+TEST_F(ReaperTest, ARowThatIsWrittenForLongDoesNotTellOfEachTime) {
+  for (int i = 0; i < 5; ++i) {
+    auto v = version("value");
+    v.hlc = Hlc::from_ms(now.wall_ms);
+    PutRequest request{VolumeId{2}, partition_key, {RowPut{"log", stored("log"), {v}, {}}}, {}};
+    request.rows[0].base.versions.clear();
+    for (std::uint64_t n = 2; n <= 3; ++n) receive(NodeId{n}, 0, Pong{});
+    receive(NodeId{2}, 1'000'000 + ++events, Forward{std::move(request)});
+    write("k", grave(now.wall_ms));
+    play();
+    ASSERT_TRUE(stored("k").empty());
+  }
+  EXPECT_EQ(stored("log").versions.size(), 1u);
+  EXPECT_EQ(stored("log").context.nodes().size(), 1u);
+}
+
 TEST_F(ReaperTest, AsAnOwnerItKeepsWhatChangedSince) {
   Bytes key;
   for (int i = 0; key.empty(); ++i) {

@@ -160,6 +160,18 @@ class CommandLine(DaemonTest):
         values = {base64.b64decode(v["value"]) for v in self.versions(1, "k")}
         self.assertEqual(values, {b"%d" % i for i in range(12)})
 
+    def test_many_versions_are_told_of(self):
+        self.start(1)
+        self.put(1, "k", b"first")
+        shown = json.loads(self.kinfs(1, "get", "--json", "k").stdout)["context"]
+        for i in range(24):
+            done = self.kinfs(1, "put", "--context", shown, "k", stdin=b"%d" % i)
+            self.says(done, DONE)
+            self.assertNotIn(b"versions", done.stderr)
+        self.assertNotIn(b"25 or more", self.kinfs(1, "status").stdout)
+        self.says(self.kinfs(1, "put", "--context", shown, "k", stdin=b"one more"), DONE, "25", "versions")
+        self.says(self.kinfs(1, "status"), DONE, "1 writes", "25 or more versions")
+
     def test_status_and_ring(self):
         self.start(1)
         status = json.loads(self.says(self.kinfs(1, "status", "--json"), DONE))
