@@ -624,7 +624,7 @@ bool AntiEntropy::replied(std::uint64_t id, NodeId from, const ReadRowReply& rep
   const auto floor = core_.floor(exchange->place.second);
   Row merged = core_.bug(PlantedBug::kAdoptPeersRow)
                    ? reply.row
-                   : merge(FlooredRow{*stored, floor}, FlooredRow{reply.row, reply.floor});
+                   : merge(FlooredRow{*stored, floor}, FlooredRow{reply.row, horizon_.believed(reply.floor)});
   if (merged != *stored) {
     ++core_.counters.rows_exchanged;
     if (has_dot_clash(merged)) ++core_.counters.dot_clashes;

@@ -278,6 +278,7 @@ class Decoder {
     return {row(in.row()), stat(in.stat()), in.same(), Hlc{in.floor()}};
   }
   ReadPageReply read_page_reply(wire::ReadPageReply& in) {
+    require(in.same() || in.complete() || in.rows_size() > 0, "a page that was cut before it began");
     return {{rows(*in.mutable_rows(), true), in.complete()}, stat(in.stat()), in.same(), Hlc{in.floor()}};
   }
 
@@ -412,7 +413,13 @@ class Decoder {
     length(in.rows_size(), kMaxRows, "rows");
     for (const auto& r : in.rows()) {
       if (error_) break;
-      out.rows.push_back({taken(decode_context(r.context())), dots(r.live(), false), dots(r.added(), true)});
+      require(r.clock_size() == r.added_size(), "versions without clocks");
+      auto& row = out.rows.emplace_back();
+      row.context = taken(decode_context(r.context()));
+      row.live = dots(r.live(), false);
+      row.added = dots(r.added(), true);
+      for (const auto clock : r.clock()) row.clocks.push_back({clock});
+      row.gone = {r.gone()};
     }
     return out;
   }

@@ -204,6 +204,8 @@ struct BodyWriter {
       r->set_context(encode_context(row.context));
       for (const auto& dot : row.live) put(r->add_live(), dot);
       for (const auto& dot : row.added) put(r->add_added(), dot);
+      for (const auto clock : row.clocks) r->add_clock(clock.value);
+      r->set_gone(row.gone.value);
     }
   }
   void operator()(wire::Answer* out, const BlockStored& in) { out->mutable_block_stored()->set_degraded(in.degraded); }

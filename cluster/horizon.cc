@@ -10,7 +10,8 @@ constexpr std::int64_t kStepsPerLag = 10;
 
 void Horizon::start() {
   durable_ = core_.dots.horizon();
-  if (!core_.dots.nothing_lost()) learned_ = behind(core_.clock.next(core_.now.wall_ms));
+  // Not from the hybrid clock, which is ahead for ever where the wall clock once was.
+  if (!core_.dots.nothing_lost()) guess_ = behind(Hlc::from_ms(core_.now.wall_ms));
 }
 
 Hlc Horizon::behind(Hlc clock) const {
@@ -44,7 +45,7 @@ void Horizon::tick() {
   const auto& history = core_.placement.history();
   if (history.changing() || !history.is_member(core_.config.self)) return;
   if (hosts.size() <= core_.placement.head().replicas()) reached(to_reach());
-  raise_limit(std::max(candidate(), limit()));
+  raise_limit(std::max({candidate(), core_.dots.horizon(), learned_}));
 }
 
 /// A limit may be ahead of all others' clocks, where this one's is: then what others write would be forgotten.
@@ -71,8 +72,10 @@ void Horizon::reached(Hlc clock) {
   own = std::max(own, clock);
 }
 
-void Horizon::heard(const std::vector<std::pair<NodeId, Hlc>>& horizons) {
+void Horizon::heard(const std::vector<std::pair<NodeId, Hlc>>& horizons, Hlc clock) {
   for (const auto& [node, horizon] : horizons) {
+    if (horizon > clock) continue;
+    guess_ = {};
     learned_ = std::max(learned_, horizon);
     if (node == core_.config.self || !core_.placement.hosts().contains(node)) continue;
     auto& known = horizons_[node];

@@ -33,7 +33,9 @@ class Horizon {
   explicit Horizon(Core& core) : core_(core) {}
   void start();
   /// Puts with a clock up to that get a new one.
-  Hlc limit() const { return std::max(core_.dots.horizon(), learned_); }
+  Hlc limit() const { return std::max({core_.dots.horizon(), learned_, guess_}); }
+  /// What another node says is a floor of its: none that is true is above the limit here.
+  Hlc believed(Hlc floor) const { return floor <= limit() ? floor : Hlc{}; }
   /// A message of that node says that this is its clock.
   void clock_of(NodeId node, Hlc clock);
   void tick();
@@ -41,7 +43,8 @@ class Horizon {
   void look_begins();
   void look_ended(bool holds_nothing);
 
-  void heard(const std::vector<std::pair<NodeId, Hlc>>& horizons);
+  /// From somebody whose clock is that. What is above it is no horizon.
+  void heard(const std::vector<std::pair<NodeId, Hlc>>& horizons, Hlc clock);
   /// What is known of all members, this node among them.
   std::vector<std::pair<NodeId, Hlc>> all() const { return {horizons_.begin(), horizons_.end()}; }
   /// That of all members; 0 while it is not known of one.
@@ -59,7 +62,9 @@ class Horizon {
   std::map<NodeId, Hlc> horizons_;
   std::int64_t next_ms_ = 0;
   Hlc durable_;  // limit that is on the disk
-  Hlc learned_;  // no floor is above it (reaper.h), as far as is known: this disk may be new, or an older one
+  // No floor is above these (reaper.h), as far as is known, where this disk is new, or may be an older one: what others
+  // have said, and, until they have, what the wall clock makes likely.
+  Hlc learned_, guess_;
   std::optional<Hlc> look_from_;
 };
 

@@ -39,7 +39,7 @@ class NodeImpl {
         replica(core),
         replication(core),
         puts(core, replication, horizon),
-        reads(core),
+        reads(core, horizon),
         blocks(core, replication),
         hints(core),
         sums(core),
@@ -226,7 +226,7 @@ void NodeImpl::dispatch(Message& message) {
                  },
                  [&](Pong& pong) { core.peers.ponged(from, id, std::move(pong)); },
                  [&](Gossip& g) {
-                   horizon.heard(g.horizons);
+                   horizon.heard(g.horizons, message.hlc);
                    membership.heard(from, g);
                    looks_at_hold = !on_hold.empty();
                    if (g.reply) return;

@@ -138,6 +138,7 @@ Result<PutRowResult> PutCoordinator::make_row(std::uint16_t partition, const Row
       const auto it = std::find_if(row.versions.begin(), row.versions.end(),
                                    [&](const Version& v) { return v.event == version.event; });
       result.added.push_back(it == row.versions.end() ? Dot{} : it->dot);
+      result.clocks.push_back(it == row.versions.end() ? Hlc{} : it->hlc);
       continue;
     }
     const auto dot = core_.dots.next();
@@ -152,12 +153,14 @@ Result<PutRowResult> PutCoordinator::make_row(std::uint16_t partition, const Row
     auto event_after = made.event.sequence - 1;
     if (i < put.previous.size()) event_after = std::min(event_after, put.previous[i]);
     if (core_.bug(PlantedBug::kVouchForUnseenEvents)) event_after = 0;
+    core_.clock.observe(made.hlc, core_.now.wall_ms);
+    result.clocks.push_back(made.hlc);
     add_version(row, std::move(made), *dot, dot_after, event_after);
-    core_.clock.observe(version.hlc, core_.now.wall_ms);
     result.added.push_back(*dot);
   }
   if (auto ok = check_growth(put, before, row); !ok) return pass(std::move(ok));
   result.context = row.context;
+  result.gone = row.gone;
   for (const auto& v : row.versions) result.live.push_back(v.dot);
   if (row.versions.size() > 1) ++core_.counters.siblings_made;
   if (row.versions.size() >= kManySiblings) ++core_.counters.puts_beside_many;

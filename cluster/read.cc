@@ -167,7 +167,7 @@ void ReadCoordinator::replied(std::uint64_t id, NodeId from, ReadRowReply reply)
   if (it == under_way_.end()) return;
   const auto* get = std::get_if<GetRequest>(&it->second.request);
   if (get == nullptr) return;
-  Found found{from, false, reply.same, {}, reply.stat, reply.floor};
+  Found found{from, false, reply.same, {}, reply.stat, horizon_.believed(reply.floor)};
   if (!reply.row.empty()) found.page.rows.emplace_back(get->sort_key, std::move(reply.row));
   add(id, std::move(found));
 }
@@ -175,7 +175,7 @@ void ReadCoordinator::replied(std::uint64_t id, NodeId from, ReadRowReply reply)
 void ReadCoordinator::replied(std::uint64_t id, NodeId from, ReadPageReply reply) {
   const auto it = under_way_.find(id);
   if (it == under_way_.end() || !std::holds_alternative<ScanRequest>(it->second.request)) return;
-  add(id, Found{from, false, reply.same, std::move(reply.page), reply.stat, reply.floor});
+  add(id, Found{from, false, reply.same, std::move(reply.page), reply.stat, horizon_.believed(reply.floor)});
 }
 
 void ReadCoordinator::add(std::uint64_t id, Found found) {

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "cluster/core.h"
+#include "cluster/horizon.h"
 
 namespace kinfs::cluster {
 
@@ -37,7 +38,7 @@ RowPage reconcile(const std::vector<FlooredPage>& pages);
 
 class ReadCoordinator {
  public:
-  explicit ReadCoordinator(Core& core) : core_(core) {}
+  ReadCoordinator(Core& core, const Horizon& horizon) : core_(core), horizon_(horizon) {}
   void get(const Asker& asker, GetRequest request);
   void scan(const Asker& asker, ScanRequest request);
   void replied(std::uint64_t id, NodeId from, ReadRowReply reply);
@@ -93,6 +94,7 @@ class ReadCoordinator {
   std::int64_t usual_ms(NodeId node) const;
 
   Core& core_;
+  const Horizon& horizon_;
   std::unordered_map<std::uint64_t, UnderWay> under_way_;
   std::map<NodeId, std::int64_t> took_;  // how long answers take lately, in 1/8 ms
   std::size_t answered_ = 0;  // of these

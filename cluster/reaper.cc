@@ -56,7 +56,7 @@ void Reaper::look() {
   auto& pass = *pass_;
   for (std::size_t looks = 0; pass.next < kPartitions && looks < kLooksPerTick; ++pass.next) {
     if (pass.chosen.size() == kChosenAtMost) break;
-    const auto partition = static_cast<std::uint16_t>(pass.next);
+    const auto partition = static_cast<std::uint16_t>((first_ + pass.next) % kPartitions);
     if (!is_first(partition)) continue;
     if (sums_.find(ItemKind::kRow, partition) == nullptr) {
       const auto looked = sums_.advance(ItemKind::kRow, partition, look_);
@@ -69,6 +69,7 @@ void Reaper::look() {
     if (sum != nullptr && oldest != Hlc{} && oldest <= pass.floor) pass.chosen.push_back({*sum});
   }
   if (pass.next < kPartitions && pass.chosen.size() < kChosenAtMost) return;
+  first_ = (first_ + pass.next) % kPartitions;  // what always differs must not keep the rest from its turn
   if (pass.chosen.empty()) return pass_.reset();
   number_chosen();
   ask_all(Step::kRuns);
@@ -211,7 +212,8 @@ void Reaper::reap(const Message& message, const Reap& reap) {
   const auto owners = core_.placement.head().owners(reap.partition);
   const bool knows = !history.changing() && history.head().id == message.layout && core_.owns(reap.partition) &&
                      owners.front() == message.from;
-  if (knows && reap.run == core_.config.run) apply(reap);
+  // It is not above the horizon of any member, this one among them.
+  if (knows && reap.run == core_.config.run && horizon_.believed(reap.floor) == reap.floor) apply(reap);
 }
 
 void Reaper::apply(const Reap& reap) {

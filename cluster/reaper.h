@@ -84,6 +84,7 @@ class Reaper {
   PartitionSums::Look look_;
   std::optional<Pass> pass_;
   std::int64_t next_ms_ = 0;
+  std::size_t first_ = 0;  // partition that the next pass begins with
 };
 
 }  // namespace kinfs::cluster

@@ -310,11 +310,14 @@ RowPtr Namespace::after_put(const DirectoryId& id, const RowPut& put, const PutR
   // The coordinator's context may be taken over whole only where every version that it covers and that lives is here.
   Row row;
   row.context = result.context;
+  row.gone = result.gone;
   for (const auto& dot : result.live) {
     const auto added = std::find(result.added.begin(), result.added.end(), dot);
     if (added != result.added.end()) {
-      Version v = put.add.at(static_cast<std::size_t>(added - result.added.begin()));
+      const auto at = static_cast<std::size_t>(added - result.added.begin());
+      Version v = put.add.at(at);
       v.dot = dot;
+      v.hlc = result.clocks.at(at);
       row.versions.push_back(std::move(v));
     } else if (const auto* v = put.base.find(dot)) {
       row.versions.push_back(*v);
@@ -443,8 +446,10 @@ Task<Result<Unit>> Namespace::put_directory(DirectoryId id, Row base, DirectoryA
   }
   Version v = put.add.front();
   v.dot = result.added.front();
+  v.hlc = result.clocks.at(0);
   auto& d = directories_[id];
   d.row.context = result.context;
+  d.row.gone = result.gone;
   d.row.versions.assign(1, std::move(v));
   d.attributes = attributes;
   if (made) {

@@ -58,6 +58,8 @@ struct PutRowResult {
   CausalContext context;       // of the row at the coordinator after the put
   std::vector<Dot> live;       // dots of its live versions, ascending
   std::vector<Dot> added;      // dots given to RowPut::add, in its order; Dot{}: done before, and superseded since
+  std::vector<Hlc> clocks = {};  // of those, as they are stored: what was tried for long gets a new one
+  Hlc gone = {};                 // Row::gone there
 };
 
 struct PutResult {

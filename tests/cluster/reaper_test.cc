@@ -191,7 +191,39 @@ TEST_F(ReaperTest, AnOldPutGetsANewClock) {
   PutRequest request{VolumeId{2}, partition_key, {RowPut{"k", {}, {v}, {}}}, {}};
   receive(NodeId{2}, 1'000'000 + ++events, Forward{std::move(request)});
   ASSERT_EQ(stored("k").versions.size(), 1u);
-  EXPECT_GT(stored("k").versions.front().hlc, Hlc::from_ms(now.wall_ms - 10'000));
+  const auto hlc = stored("k").versions.front().hlc;
+  EXPECT_GT(hlc, Hlc::from_ms(now.wall_ms - 10'000));
+  // And its writer is told, for what it keeps of the row.
+  v.event.sequence = ++events;
+  v.hlc = long_ago;
+  for (std::uint64_t n = 2; n <= 3; ++n) receive(NodeId{n}, 0, Pong{});
+  sent.clear();
+  answers.clear();
+  node->request(1, PutRequest{VolumeId{2}, partition_key, {RowPut{"own", {}, {v}, {}}}, {}}, 4000, now);
+  run();
+  for (const auto& m : std::exchange(sent, {})) {
+    if (std::holds_alternative<WriteRows>(m.body)) receive(m.to, m.id, WriteRowsReply{});
+  }
+  ASSERT_EQ(answers.size(), 1u);
+  const auto* done = std::get_if<PutResult>(&answers.front());
+  ASSERT_NE(done, nullptr);
+  EXPECT_EQ(done->rows.at(0).clocks, std::vector<Hlc>{stored("own").versions.front().hlc});
+  EXPECT_GT(done->rows.at(0).clocks.front(), long_ago);
+}
+
+// A clock that was once a year ahead is for ever in the hybrid one; puts go by the wall clock all the same.
+TEST_F(ReaperTest, AStartWithAClockThatWasAheadLeavesPutsAsTheyAre) {
+  now.wall_ms += 365ll * 86'400'000;
+  tick();
+  now.wall_ms -= 365ll * 86'400'000;
+  config.last_run = "another";  // as after a start of the machine
+  start();
+  auto v = version("value");
+  v.hlc = Hlc::from_ms(now.wall_ms);
+  PutRequest request{VolumeId{2}, partition_key, {RowPut{"k", {}, {v}, {}}}, {}};
+  receive(NodeId{2}, 1'000'000 + ++events, Forward{std::move(request)});
+  ASSERT_EQ(stored("k").versions.size(), 1u);
+  EXPECT_EQ(stored("k").versions.front().hlc, v.hlc);
 }
 
 TEST_F(ReaperTest, ARowThatIsWrittenForLongDoesNotTellOfEachTime) {
@@ -219,7 +251,8 @@ TEST_F(ReaperTest, AsAnOwnerItKeepsWhatChangedSince) {
   partition_key = key;
   const auto row = grave(now.wall_ms);
   const auto name = row_key_bytes(row_key("k"));
-  const Reap reap{partition(), "run", Hlc::from_ms(now.wall_ms), {{name, item_digest(name, row), {}}}};
+  const Reap reap{partition(), "run", row.latest(), {{name, item_digest(name, row), {}}}};
+  play();
   const auto tell = [&](NodeId from, Reap what) { receive(from, 1'000'000 + ++events, std::move(what)); };
 
   write("k", row);
@@ -233,8 +266,46 @@ TEST_F(ReaperTest, AsAnOwnerItKeepsWhatChangedSince) {
   earlier.run = "an earlier start";
   tell(NodeId{2}, earlier);
   EXPECT_FALSE(stored("k").empty());
+  auto absurd = reap;  // it is above the horizon of this member
+  absurd.floor = Hlc{~0ull};
+  tell(NodeId{2}, absurd);
+  EXPECT_FALSE(stored("k").empty());
   tell(NodeId{2}, reap);
   EXPECT_TRUE(stored("k").empty());
+}
+
+TEST_F(ReaperTest, AHorizonAboveItsSendersClockIsNone) {
+  peers_clock = Hlc::from_ms(now.wall_ms);
+  receive(NodeId{2}, 0, Gossip{{}, true, {}, {{NodeId{2}, Hlc{~0ull}}, {NodeId{3}, Hlc{~0ull - 1}}}});
+  write("k", grave(now.wall_ms));
+  play();
+  EXPECT_TRUE(stored("k").empty());
+  auto v = version("value");
+  v.hlc = Hlc::from_ms(now.wall_ms);
+  PutRequest request{VolumeId{2}, partition_key, {RowPut{"k", {}, {v}, {}}}, {}};
+  receive(NodeId{2}, 1'000'000 + ++events, Forward{std::move(request)});
+  ASSERT_EQ(stored("k").versions.size(), 1u);
+  EXPECT_EQ(stored("k").versions.front().hlc, v.hlc);  // and no put gets an absurd clock
+}
+
+// A row of which a peer says that it is dead up to the end of time.
+TEST_F(ReaperTest, AFloorAboveTheOwnHorizonIsNone) {
+  auto v = version("value");
+  v.hlc = Hlc::from_ms(now.wall_ms);
+  write("k", row_of(v, 7, now.wall_ms));
+  for (std::uint64_t n = 2; n <= 3; ++n) receive(NodeId{n}, 0, Pong{});
+  sent.clear();
+  answers.clear();
+  node->request(1, GetRequest{VolumeId{2}, partition_key, "k"}, 4000, now);
+  run();
+  const auto asked = std::exchange(sent, {});
+  for (const auto& m : asked) {
+    if (std::holds_alternative<ReadRow>(m.body)) receive(m.to, m.id, ReadRowReply{{}, {}, false, Hlc{~0ull}});
+  }
+  ASSERT_EQ(answers.size(), 1u);
+  const auto* got = std::get_if<GetResult>(&answers.front());
+  ASSERT_NE(got, nullptr);
+  EXPECT_EQ(got->row.versions.size(), 1u);
 }
 
 /// Of four, where it does not own all: its horizon waits until it holds nothing that it does not own.

@@ -121,13 +121,16 @@ PutRowResult FakeCluster::put_row(std::size_t host, const RowKey& key, const Row
       const auto it = std::find_if(row.versions.begin(), row.versions.end(),
                                    [&](const Version& v) { return v.event == version.event; });
       result.added.push_back(it == row.versions.end() ? Dot{} : it->dot);
+      result.clocks.push_back(it == row.versions.end() ? Hlc{} : it->hlc);
       continue;
     }
     const Dot dot{NodeId{kFirstNode + host}, ++coordinator.counter};
     add_version(row, version, dot);
     result.added.push_back(dot);
+    result.clocks.push_back(version.hlc);
   }
   result.context = row.context;
+  result.gone = row.gone;
   for (const auto& v : row.versions) result.live.push_back(v.dot);
   if (coordinator.cut) {
     apply(coordinator, key, row);

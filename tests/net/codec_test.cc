@@ -114,7 +114,8 @@ TEST(Codec, LimitsHold) {
   EXPECT_EQ(refused(ReadRow{{VolumeId{1}, full_key, full_key}}).text, "was accepted");
   EXPECT_EQ(refused(ReadRow{{VolumeId{1}, long_key, ""}}).code, Errc::kCorrupt);
   EXPECT_EQ(refused(ForwardReply{PutResult{{{{}, {Dot{}}, {}}}, false}}).code, Errc::kCorrupt);
-  EXPECT_EQ(refused(ForwardReply{PutResult{{{{}, {}, {Dot{NodeId{1}, 0}}}}, false}}).code, Errc::kCorrupt);
+  EXPECT_EQ(refused(ForwardReply{PutResult{{{{}, {}, {Dot{NodeId{1}, 0}}, {Hlc{}}}}, false}}).code, Errc::kCorrupt);
+  EXPECT_EQ(refused(ForwardReply{PutResult{{{{}, {}, {Dot{NodeId{1}, 1}}}}, false}}).code, Errc::kCorrupt);
   EXPECT_EQ(
       refused(Forward{PutRequest{VolumeId{1}, "", {RowPut{"", {}, {sample_version(1ull << 62, "")}, {}}}, {}}}).code,
       Errc::kCorrupt);

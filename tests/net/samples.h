@@ -67,8 +67,10 @@ inline std::vector<Answer> sample_answers() {
   out.push_back(GetResult{sample_row(), sample_stat(), true});
   out.push_back(GetResult{});
   out.push_back(ScanResult{{{"a", sample_row()}, {"b", Row{}}}, false, sample_stat(), true});
-  out.push_back(PutResult{{{sample_row().context, {{NodeId{1}, 10}, {NodeId{2}, 4}}, {{NodeId{2}, 4}}}, {}}, true});
-  out.push_back(PutResult{{{sample_row().context, {{NodeId{2}, 4}}, {Dot{}, {NodeId{2}, 4}}}}, false});  // a retry
+  out.push_back(PutResult{
+      {{sample_row().context, {{NodeId{1}, 10}, {NodeId{2}, 4}}, {{NodeId{2}, 4}}, {Hlc{8}}, Hlc{9}}, {}}, true});
+  out.push_back(PutResult{{{sample_row().context, {{NodeId{2}, 4}}, {Dot{}, {NodeId{2}, 4}}, {Hlc{}, Hlc{8}}}},
+                          false});  // a retry
   out.push_back(BlockStored{true});
   out.push_back(BlockFound{share("block")});
   out.push_back(StoreUsage{1, 2, 3, 4});
@@ -184,7 +186,9 @@ struct Dump {
   std::string operator()(const Digest256& v) const { return to_hex(view_of(v)); }
   std::string operator()(const BlockSet& v) const { return all(v.volume, v.file_id, std::to_string(v.span), v.hashes); }
   std::string operator()(const RowPut& v) const { return all(v.sort_key, v.base, v.add); }
-  std::string operator()(const PutRowResult& v) const { return all(encode_context(v.context), v.live, v.added); }
+  std::string operator()(const PutRowResult& v) const {
+    return all(encode_context(v.context), v.live, v.added, v.clocks, v.gone);
+  }
   std::string operator()(const Member& v) const {
     return all(v.node, v.name, v.address, v.public_key, std::to_string(v.weight), v.zone, std::to_string(v.incarnation),
                v.client_key);

@@ -146,6 +146,7 @@ class History : public World::Observer {
   std::vector<Write> writes_;  // by id - 1
   std::map<RowKey, std::vector<WriteId>> by_key_;
   std::map<WriteId, std::vector<WriteId>> superseded_by_;  // attempted or acknowledged
+  std::map<std::pair<std::size_t, RowKey>, std::set<WriteId>> last_saved_;
   std::map<Dot, WriteId> dots_;
   std::map<BlockKey, Block> blocks_;
   std::vector<std::string> violations_;
